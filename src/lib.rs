@@ -1,0 +1,30 @@
+//! divvy: a task queue and batch service that lives in the Postgres you already have.
+//!
+//! A **task** is divided into **splits**; workers anywhere claim splits; when the last split
+//! ends, **reduce** runs once. Every rule is a SQL function under `sql/`; this crate calls them.
+//!
+//! Reading order: `sql/README.md`, `tests/it/journey.rs`, [`handler`], [`worker`], [`leader`].
+
+// What things are (pure: no input or output, no clock).
+pub mod error;
+pub mod id;
+pub mod trigger;
+// The one door to Postgres.
+pub mod store;
+// Actors; they meet only in the database.
+pub mod handler;
+pub mod leader;
+pub mod worker;
+// Entrances.
+pub mod client;
+pub mod testing;
+#[cfg(feature = "cli")]
+pub mod cli;
+#[cfg(feature = "cli")]
+pub mod demo;
+#[cfg(feature = "cli")]
+pub mod embedded;
+#[cfg(feature = "cli")]
+pub mod http;
+
+pub use error::{Error, ErrorKind, Result};
