@@ -130,15 +130,14 @@ impl Leader {
         let number = term.number;
         tracing::info!(leader.term = number, leader.name = %self.name, "{} leads in term {number}", self.name);
         self.standing.send_replace(Standing::Leading { term: number });
-        let over = shutdown.child_token();
         let store = Store::new(lead::duty_pool(&self.direct, duty::PASS_MAX));
+        let over = CancellationToken::new();
         let mut duties = duty::start_all(&store, &over);
         let ended = tokio::select! {
-            ended = term.hold(&over) => ended,
-            Some(ended) = duties.join_next() => Err(Error::new(
-                ErrorKind::Database,
-                format!("a duty ended before its time: {}", ended.map_or_else(|panic| panic.to_string(), |()| String::new())),
-            )),
+            ended = term.hold(shutdown) => ended,
+            Some(Err(panic)) = duties.join_next() => {
+                Err(Error::new(ErrorKind::Database, format!("a duty broke: {panic}")).caused_by(panic))
+            }
         };
         over.cancel();
         if let Err(error) = ended {
