@@ -1,1 +1,4 @@
-//! (to come)
+//! The one door to Postgres.
+
+pub mod connect;
+pub mod migrate;
