@@ -46,7 +46,6 @@ pub struct Embedded {
     cluster: Cluster,
     users: LockFile,
     child: Option<Child>,
-    linger: Duration,
 }
 
 impl Embedded {
@@ -62,8 +61,9 @@ impl Embedded {
         let start = cluster.lock("start.lock")?;
         start.exclusive_within(LOCK_WAIT_MAX).await?;
         let child = if cluster.answers().await { None } else { Some(cluster.start(settings).await?) };
+        cluster.raise_linger(settings.linger)?;
         watchdog::spawn(&cluster, settings)?;
-        let started = Self { cluster, users, child, linger: settings.linger };
+        let started = Self { cluster, users, child };
         started.create_database(DATABASE).await?;
         Ok(started)
     }
@@ -113,7 +113,7 @@ impl Embedded {
     /// # Errors
     /// When the server does not stop in time.
     pub async fn stop_if_last(mut self) -> Result<()> {
-        if !self.linger.is_zero() || !self.users.try_exclusive()? {
+        if !self.cluster.linger().is_zero() || !self.users.try_exclusive()? {
             return Ok(());
         }
         if self.cluster.has_clients().await {

@@ -213,6 +213,7 @@ impl Cluster {
     /// Stops the server: fast, and immediately when that takes too long. False: none was running.
     pub async fn stop(&self) -> Result<bool> {
         use rustix::process::{Pid, Signal, kill_process};
+        fs::remove_file(self.root.join("linger")).ok();
         let Some(pid) = stale::live_postmaster(&self.data).and_then(Pid::from_raw) else { return Ok(false) };
         for signal in [Signal::INT, Signal::QUIT] {
             // It may be gone by now, which is what we want.
@@ -240,6 +241,21 @@ impl Cluster {
         }
         fs::remove_file(self.root.join("postgres.log")).ok();
         Ok(existed)
+    }
+
+    /// How long the server stays up after its last user: the longest that any of its users asked for.
+    pub fn linger(&self) -> Duration {
+        let text = fs::read_to_string(self.root.join("linger")).unwrap_or_default();
+        Duration::from_millis(text.trim().parse().unwrap_or(0))
+    }
+
+    /// Asks for at least this linger. The caller holds `start.lock`.
+    pub fn raise_linger(&self, linger: Duration) -> Result<()> {
+        let path = self.root.join("linger");
+        if linger <= self.linger() {
+            return Ok(());
+        }
+        fs::write(&path, linger.as_millis().to_string()).map_err(|cause| at(&path, &cause))
     }
 
     fn log(&self) -> Result<File> {

@@ -21,7 +21,8 @@ pub struct Settings {
     pub root: PathBuf,
     /// Durable unless this is a test.
     pub durability: Durability,
-    /// How long the server stays up after its last user; zero: the last user stops it.
+    /// How long the server stays up after its last user (the longest that one of its users asks for counts);
+    /// zero: the last user stops it.
     pub linger: Duration,
     /// The data is deleted when the server stops.
     pub discard: bool,

@@ -1,7 +1,7 @@
 //! The helper process that stops the server when its last user is gone, however that user ended.
 
 use super::cluster::Cluster;
-use super::{Settings, user};
+use super::Settings;
 use crate::{Error, ErrorKind, Result};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -19,24 +19,23 @@ const CLIENT_LOOK: Duration = Duration::from_secs(1);
 /// Starts the helper; a second one ends at once, so every user may start one.
 pub(super) fn spawn(cluster: &Cluster, settings: &Settings) -> Result<()> {
     let mut command = Command::new(&settings.watchdog);
-    command.arg(COMMAND).arg(&cluster.root).arg("--linger-ms").arg(settings.linger.as_millis().to_string());
+    command.arg(COMMAND).arg(&cluster.root);
     if settings.discard {
         command.arg("--discard");
     }
     // Away from the terminal and its Ctrl-C; its working folder must not hold a file system.
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).current_dir("/");
-    user::run_as(&mut command, None);
     command.spawn().map(|_| ()).map_err(|cause| {
         let program = settings.watchdog.display();
         Error::new(ErrorKind::Embedded, format!("cannot start the watchdog {program} {COMMAND}: {cause}")).caused_by(cause)
     })
 }
 
-/// Waits until nobody uses the server in `root`, `linger` longer, and stops it.
+/// Waits until nobody uses the server in `root`, as much longer as it is to linger, and stops it.
 ///
 /// # Errors
 /// When a lock file cannot be used or the server does not stop.
-pub async fn watch(root: &Path, linger: Duration, discard: bool) -> Result<()> {
+pub async fn watch(root: &Path, discard: bool) -> Result<()> {
     let cluster = Cluster::prepare(root)?;
     let alone = cluster.lock("watchdog.lock")?;
     if !alone.try_exclusive()? {
@@ -48,7 +47,7 @@ pub async fn watch(root: &Path, linger: Duration, discard: bool) -> Result<()> {
         users.exclusive()?;
         users.unlock()?;
         let since = Instant::now();
-        while since.elapsed() < linger && cluster.is_running() {
+        while since.elapsed() < cluster.linger() && cluster.is_running() {
             tokio::time::sleep(LOOK).await;
         }
         if !users.try_exclusive()? {
