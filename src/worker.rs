@@ -63,6 +63,16 @@ impl Summary {
     }
 }
 
+impl std::ops::AddAssign for Summary {
+    fn add_assign(&mut self, more: Self) {
+        self.succeeded += more.succeeded;
+        self.failed += more.failed;
+        self.continued += more.continued;
+        self.released += more.released;
+        self.lost += more.lost;
+    }
+}
+
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { succeeded, failed, continued, released, lost } = self;

@@ -224,6 +224,11 @@ impl<'c> Context<'c> {
         }
     }
 
+    /// Whether the handler asked for the transaction of an inline run.
+    pub(crate) fn wrote_inline(&self) -> bool {
+        matches!(self.door, Door::Inline { opened: true, .. })
+    }
+
     pub(crate) fn payload<T: DeserializeOwned>(&self) -> Result<T, HandlerError> {
         self.user_value(self.split.payload.as_deref(), "payload")
     }

@@ -162,10 +162,10 @@ pub(crate) fn error_json(class: &str, message: &str) -> Value {
 /// The first `max` bytes, to the last whole character, marked as cut; without NUL.
 pub(super) fn clipped(text: &str, max: usize) -> String {
     if text.len() <= max {
-        return text.replace('\0', "\u{fffd}");
+        return text.replace('\0', "?");
     }
     let end = text.floor_char_boundary(max.saturating_sub('…'.len_utf8()));
-    let mut cut = text[..end].replace('\0', " ");
+    let mut cut = text[..end].replace('\0', "?");
     cut.push('…');
     cut
 }
