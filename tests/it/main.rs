@@ -3,6 +3,8 @@
 mod support;
 
 mod embedded;
+mod journey;
 mod layers;
 mod migrate;
+mod protocol;
 mod transitions;
