@@ -5,3 +5,4 @@ mod support;
 mod embedded;
 mod layers;
 mod migrate;
+mod worker;
