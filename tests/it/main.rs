@@ -2,6 +2,7 @@
 
 mod support;
 
+mod client;
 mod embedded;
 mod layers;
 mod migrate;

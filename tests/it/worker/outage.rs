@@ -1,6 +1,6 @@
 //! The database goes away and comes back; connections are left in a mess.
 
-use super::{end_of, enqueue, start};
+use super::{client, end_of, enqueue, start};
 use crate::support::act::act;
 use crate::support::db::TestDb;
 use crate::support::race::until;
@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 #[tokio::test]
 async fn a_worker_whose_connections_are_all_killed_goes_on() {
     let db = TestDb::new().await;
+    // A claim whose answer was lost with its connection comes back when its lease ends.
+    client(&db).put_task_type("act", &json!({ "lease": "1 s" })).await.unwrap();
     let running = start(&db, act(|_, _| Box::pin(async { Ok(Outcome::Complete(Value::Null)) })));
     let mut admin = db.connect().await;
     for _ in 0..3 {
