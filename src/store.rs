@@ -16,6 +16,7 @@ pub mod listing;
 pub mod lock;
 pub mod migrate;
 pub mod operate;
+pub mod overview;
 pub mod pool;
 pub mod schedule;
 pub mod sqlstate;

@@ -2,9 +2,11 @@
 
 mod support;
 
+mod client;
 mod embedded;
 mod journey;
 mod layers;
 mod migrate;
 mod protocol;
 mod transitions;
+mod worker;
