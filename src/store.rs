@@ -8,6 +8,7 @@ pub mod claim;
 pub mod clock;
 pub mod complete;
 pub mod connect;
+pub mod doctor;
 pub mod duty;
 pub mod enqueue;
 pub mod listen;
