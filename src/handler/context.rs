@@ -1,5 +1,6 @@
 //! What a handler knows about the split it works on, and what it may do besides returning.
 
+use super::outcome::clipped;
 use super::{Door, HandlerError};
 use crate::id::{SplitId, TaskId, Token};
 use crate::store::claim::Claimed;
@@ -11,9 +12,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgTransaction};
 use tokio_util::sync::CancellationToken;
 
+/// The longest log line the protocol takes; what is longer is cut rather than refused.
+const LOG_BYTES_MAX: usize = 8 * 1024;
 /// The most splits one call of the protocol takes.
 const ADD_SPLITS_ROWS_MAX: usize = 10_000;
 /// And about how many bytes are sent in one.
@@ -58,13 +61,13 @@ impl<'c> Context<'c> {
         self.split.phase
     }
 
-    /// The split's number in its task, from 1; none in plan and reduce.
-    pub fn split_no(&self) -> Option<i32> {
+    /// The split's number in its task, from 1; 0 in plan and reduce.
+    pub fn split_no(&self) -> i32 {
         self.split.split_no
     }
 
     /// How many splits the task has, as far as that is known.
-    pub fn split_count(&self) -> Option<i32> {
+    pub fn split_count(&self) -> i32 {
         self.split.split_count
     }
 
@@ -146,26 +149,35 @@ impl<'c> Context<'c> {
         let (split, token, progress) = (self.split.split_id, self.split.token, self.progress);
         let state = self.split.checkpoint.clone();
         self.door
-            .call(move |c| Box::pin(async move { complete::checkpoint(c, split, token, state.as_deref(), progress).await }))
+            .call(move |c| {
+                Box::pin(
+                    async move { complete::checkpoint(c, split, token, state.as_deref(), progress).await },
+                )
+            })
             .await
     }
 
     async fn store_checkpoint(&mut self, state: Box<RawValue>) -> Result<()> {
         let (split, token, progress) = (self.split.split_id, self.split.token, self.progress);
         self.door
-            .call(move |c| Box::pin(async move { complete::checkpoint(c, split, token, Some(&state), progress).await }))
+            .call(move |c| {
+                Box::pin(async move { complete::checkpoint(c, split, token, Some(&state), progress).await })
+            })
             .await
     }
 
-    /// Adds a line to the attempt's log (`debug`, `info`, `warn`, `error`). Beyond the cap lines are dropped.
+    /// Adds a line to the attempt's log (`debug`, `info`, `warn`, `error`). Lines are cut at 8 KiB, and dropped
+    /// beyond 1,000 an attempt.
     ///
     /// # Errors
     /// LeaseLost: stop.
     pub async fn log(&mut self, level: &str, message: &str) -> Result<()> {
         let (split, token) = (self.split.split_id, self.split.token);
-        let (level, message) = (level.to_owned(), message.replace('\0', "\u{fffd}"));
+        let (level, message) = (level.to_owned(), clipped(message, LOG_BYTES_MAX));
         self.door
-            .call(move |c| Box::pin(async move { complete::log(c, split, token, &level, &message, None).await }))
+            .call(move |c| {
+                Box::pin(async move { complete::log(c, split, token, &level, &message, None).await })
+            })
             .await
     }
 
@@ -204,12 +216,17 @@ impl<'c> Context<'c> {
         self.door.transaction().await
     }
 
-    pub(crate) fn claimed(&self) -> &Claimed {
-        &self.split
+    /// The transaction the handler began, if it did.
+    pub(crate) fn into_transaction(self) -> Option<PgTransaction<'static>> {
+        match self.door {
+            Door::Pools { transaction, .. } => transaction,
+            Door::Inline { .. } => None,
+        }
     }
 
-    pub(crate) fn into_door(self) -> Door<'c> {
-        self.door
+    /// Whether the handler asked for the transaction of an inline run.
+    pub(crate) fn wrote_inline(&self) -> bool {
+        matches!(self.door, Door::Inline { opened: true, .. })
     }
 
     pub(crate) fn payload<T: DeserializeOwned>(&self) -> Result<T, HandlerError> {
@@ -220,7 +237,11 @@ impl<'c> Context<'c> {
         self.user_value(self.split.split_payload.as_deref(), "share")
     }
 
-    fn user_value<T: DeserializeOwned>(&self, value: Option<&RawValue>, what: &str) -> Result<T, HandlerError> {
+    fn user_value<T: DeserializeOwned>(
+        &self,
+        value: Option<&RawValue>,
+        what: &str,
+    ) -> Result<T, HandlerError> {
         let text = value.map_or("null", RawValue::get);
         serde_json::from_str(text).map_err(|error| {
             let message = format!(
