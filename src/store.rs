@@ -21,6 +21,7 @@ pub mod pool;
 pub mod schedule;
 pub mod sqlstate;
 pub mod state;
+pub mod statement;
 pub mod worker;
 
 use crate::{Error, ErrorKind, Result};

@@ -127,7 +127,8 @@ mod tests {
         let ends =
             Unplanned { ends_at: Some(at("12:30:00")), ..schedule("0 * * * *", "12:00:00", "12:00:01") };
         assert_eq!(decide(&ends), Plan::Next { at: None, missed: vec![] });
-        let at_the_end = Unplanned { ends_at: Some(at("13:00:00")), ..schedule("0 * * * *", "12:00:00", "14:00:00") };
+        let at_the_end =
+            Unplanned { ends_at: Some(at("13:00:00")), ..schedule("0 * * * *", "12:00:00", "14:00:00") };
         assert_eq!(decide(&at_the_end), Plan::Next { at: None, missed: vec![] });
         let late = Unplanned { server_now: at("15:00:00"), planned_from: at("11:30:00"), ..ends };
         assert_eq!(decide(&late), Plan::Next { at: Some(at("12:00:00")), missed: vec![] });
