@@ -4,9 +4,11 @@ use super::{Global, database};
 use crate::http;
 use crate::leader::Leader;
 use crate::store::migrate::{self, Status};
+use crate::worker::{RoleAccess, SqlHost};
 use anyhow::{Context, bail};
 use sqlx::postgres::PgConnectOptions;
 use std::net::SocketAddr;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +28,15 @@ pub struct Args {
     /// Never lead; another process must
     #[arg(long)]
     no_lead: bool,
+    /// Splits of each type in SQL run at once
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=100), value_name = "N")]
+    sql_slots: u16,
+    /// Where the roles of types in SQL log in; {role} stands for the role [default: as the database, no password]
+    #[arg(long, env = "DIVVY_SQL_ROLE_URL", hide_env_values = true, value_name = "URL")]
+    sql_role_url: Option<String>,
+    /// Seconds that what has begun may take after a stop
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    grace: u64,
 }
 
 /// Runs the command until it is told to stop.
@@ -46,11 +57,13 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
 async fn serve(args: &Args, listener: TcpListener, database: &database::Database) -> anyhow::Result<()> {
     let direct = &database.addresses.direct;
     prepare(direct, args.migrate || database.embedded_url.is_some()).await?;
+    let types = sql_host(args, database)?;
     let stop = signals();
     let served = CancellationToken::new();
     let service = http::Service::new(database.addresses.work.clone(), stop.clone());
     let address = listener.local_addr()?;
     let mut service = tokio::spawn(http::serve(listener, service, served.clone()));
+    let types = tokio::spawn(types.run(stop.clone()));
     let leader = (!args.no_lead).then(|| lead(direct.clone(), &stop));
 
     eprintln!("divvy: serves on http://{address} (/healthz, /readyz); Ctrl-C stops it");
@@ -62,13 +75,25 @@ async fn serve(args: &Args, listener: TcpListener, database: &database::Database
         ended = &mut service => bail!("the HTTP service ended early: {ended:?}"),
     }
     eprintln!("divvy: stopping; again to stop at once");
+    let done = types.await?;
     if let Some(leader) = leader {
         leader.await?;
     }
     // Last: until here /readyz has said that this process is going.
     served.cancel();
     service.await??;
+    if done.total() > 0 {
+        eprintln!("divvy: splits of types in SQL: {done}");
+    }
     Ok(())
+}
+
+fn sql_host(args: &Args, database: &database::Database) -> anyhow::Result<SqlHost> {
+    let addresses = &database.addresses;
+    let access =
+        RoleAccess::new(addresses.work.clone(), args.sql_role_url.clone().filter(|url| !url.is_empty()))?;
+    let host = SqlHost::new(database.pool.clone(), addresses.direct.clone(), access, args.sql_slots.into());
+    Ok(host.grace(Duration::from_secs(args.grace)))
 }
 
 async fn prepare(direct: &PgConnectOptions, migrates: bool) -> anyhow::Result<()> {
