@@ -53,8 +53,10 @@ begin
     if s.every is not null and (s.every < interval '1 s' or s.every > interval '10 years') then
         perform divvy.bad_schedule(p_what, format('every is %s; it must be 1 s to 10 years', s.every));
     end if;
-    if s.cron is not null and (length(s.cron) > 1000 or s.cron !~ '^[0-9A-Za-z*/,?#@ -]+$'
-            or (s.cron !~ '^\s*@' and cardinality(regexp_split_to_array(btrim(s.cron), '\s+')) not between 5 and 7)) then
+    -- Several expressions are separated by semicolons; @daily and the like stand for the fields.
+    if s.cron is not null and (octet_length(s.cron) > 1000 or s.cron !~ '^[0-9A-Za-z*/,?#@; -]+$'
+            or exists (select from regexp_split_to_table(s.cron, ';') e
+                where e !~ '^\s*@' and cardinality(regexp_split_to_array(btrim(e), '\s+')) not between 5 and 7)) then
         perform divvy.bad_schedule(p_what, format('cron is %L; it must be 5, 6 or 7 fields, or @daily and the like', left(s.cron, 120)));
     end if;
     if not exists (select from pg_timezone_names z where z.name = s.timezone) then

@@ -7,7 +7,10 @@
 
 pub mod database;
 pub mod db;
+pub mod doctor;
 pub mod migrate;
+pub mod serve;
+pub mod tick;
 
 use crate::{Error, ErrorKind, config};
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -52,6 +55,12 @@ impl Global {
 enum Command {
     /// Bring the database to this version's schema
     Migrate(migrate::Args),
+    /// Serve HTTP, lead, and run the types written in SQL
+    Serve(serve::Args),
+    /// Do every duty once: fire, promote, reclaim, reduce check, prune
+    Tick(tick::Args),
+    /// Say whether divvy can work here, and what to do where it can't
+    Doctor(doctor::Args),
     /// The embedded Postgres: its address, a psql in it, stopping and resetting it
     Db(db::Args),
     /// (internal) Stop the embedded Postgres when its last user is gone
@@ -69,6 +78,9 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     let global = &cli.global;
     match cli.command {
         Command::Migrate(args) => migrate::run(args, global).await,
+        Command::Serve(args) => serve::run(args, global).await,
+        Command::Tick(args) => tick::run(args, global).await,
+        Command::Doctor(args) => doctor::run(args, global).await,
         Command::Db(args) => db::run(args, global).await,
         Command::Watchdog { root, discard } => Ok(crate::embedded::watch(&root, discard).await?),
     }

@@ -112,7 +112,7 @@ impl fmt::Display for Duty {
         f.write_str(match self {
             Self::Fire => "fire",
             Self::Promote => "promote",
-            Self::Settle => "settle",
+            Self::Settle => "reduce_check",
             Self::Reclaim => "reclaim",
             Self::LowWater => "low_water",
             Self::Prune => "prune",
