@@ -140,18 +140,18 @@ async fn a_batch_with_added_splits_and_a_skip_in_the_same_task_do_not_deadlock()
     let task = holder.divided("x", 3).await;
     let splits = worker.claim("x", 2).await;
     assert_eq!(worker.call("add_splits", &splits[1], "'[1, 2]'").await, "ok");
-    // Somebody has the task, so that the batch comes to stand between its first split and the task.
+    // The skip is first in the queue for the task; the batch comes behind it, with the other split in its hand.
     holder.run("begin").await;
     holder.run(&format!("select from divvy.task where id = {task} for update")).await;
+    let (pid, skip) =
+        (operator.pid, format!("select divvy.skip_split({}, 'not needed')", splits[0].split_id));
+    let skipping = tokio::spawn(async move { operator.code(&skip).await });
+    until_waiting_for_lock(db.pool(), pid).await;
     let (pid, batch) = (worker.pid, splits.clone());
     let completing = tokio::spawn(async move {
         let said = worker.try_complete_many(&batch).await;
         (worker, said)
     });
-    until_waiting_for_lock(db.pool(), pid).await;
-    let (pid, skip) =
-        (operator.pid, format!("select divvy.skip_split({}, 'not needed')", splits[0].split_id));
-    let skipping = tokio::spawn(async move { operator.code(&skip).await });
     until_waiting_for_lock(db.pool(), pid).await;
     holder.run("commit").await;
     let (mut worker, said) = completing.await.unwrap();
