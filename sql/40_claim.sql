@@ -321,8 +321,13 @@ end $$;
 create or replace function divvy.small_tick(p_now timestamptz) returns void
 language plpgsql as $$
 begin
-    if exists (select from divvy.pulse where small_tick_at is null or small_tick_at <= p_now - interval '1 s' or small_tick_at > p_now)
-        and pg_try_advisory_xact_lock(divvy.lock_of('small tick')) then
+    -- A look without a lock first: this is asked far more often than there is a tick to do.
+    if not exists (select from divvy.pulse where small_tick_at is null or small_tick_at <= p_now - interval '1 s' or small_tick_at > p_now) then
+        return;
+    end if;
+    perform from divvy.pulse where small_tick_at is null or small_tick_at <= p_now - interval '1 s' or small_tick_at > p_now
+    for update skip locked;
+    if found then
         update divvy.pulse set small_tick_at = p_now;
         perform from divvy.tick(50);
     end if;
@@ -331,6 +336,5 @@ end $$;
 -- Advisory locks, by name. The leader's is a session lock, on a connection of its own.
 create or replace function divvy.lock_of(p_name text) returns bigint
 language sql immutable parallel safe as $$
-    select case p_name when 'leader' then 490531200001 when 'small tick' then 490531200002 when 'low water' then 490531200003
-        when 'reclaim' then 490531200004 when 'prune' then 490531200005 end
+    select case p_name when 'leader' then 490531200001 when 'low water' then 490531200003 when 'prune' then 490531200005 end
 $$;

@@ -312,8 +312,8 @@ language plpgsql set enable_seqscan = off set jit = off as $$
 begin
     if p_until > divvy.clock() then
         update divvy.unit u set state = 'delayed', due_at = p_until, reason = 'paused'
-        where u.id = any (array(
-                select x.id from divvy.share x where x.share_of = p_task and x.state = 'ready' order by x.id for update skip locked) || p_task)
+        where u.id = any (array(select t.id from divvy.task t where t.id = p_task and t.state = 'ready' for update skip locked)
+                || array(select x.id from divvy.share x where x.share_of = p_task and x.state = 'ready' order by x.id for update skip locked))
             and u.state = 'ready';
     end if;
 end $$;

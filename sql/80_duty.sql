@@ -39,7 +39,8 @@ begin
     for v_type in select t.name from divvy.task_type t order by t.name loop
         v_count := v_count + divvy.start_scheduled(v_type, max);
     end loop;
-    update divvy.task_type t set paused_until = null, pause_reason = null where t.paused_until <= v_now;
+    update divvy.task_type t set paused_until = null, pause_reason = null
+    where t.name = any (array(select p.name from divvy.task_type p where p.paused_until <= v_now for update skip locked));
     update divvy.task t set paused_until = null, pause_reason = null
     where t.id = any (array(select p.id from divvy.task p where p.paused_until <= v_now and p.finished_at is null for update skip locked));
     for v_paused in select p.id, p.paused_until from divvy.task p where p.paused_until > v_now and p.finished_at is null order by p.paused_until limit max loop
@@ -59,10 +60,10 @@ declare
     l divvy.lease;
     v_taken int := 0;
 begin
-    if not pg_try_advisory_xact_lock(divvy.lock_of('reclaim')) then
+    v_resumed := divvy.pulse_beat(v_now);
+    if v_resumed is null then
         return 0;
     end if;
-    v_resumed := divvy.pulse_beat(v_now);
     for l in select * from divvy.lease x
         where x.lease_until <= v_now and (v_resumed + x.length <= v_now or x.deadline_at <= v_now - x.length)
         order by x.token limit reclaim.max for update skip locked
@@ -74,13 +75,15 @@ begin
     return v_taken;
 end $$;
 
--- Notes that reclaim runs; returns since when it has been running without a pause.
+-- Notes that reclaim runs; returns since when it has been running without a pause. Null: somebody else is at it, and is
+-- not waited for, since each of two ticks may hold what the other wants next.
 create or replace function divvy.pulse_beat(p_now timestamptz) returns timestamptz
 language sql as $$
     update divvy.pulse set
         resumed_at = case when reclaimed_at > p_now - interval '10 s' and reclaimed_at <= p_now
             and server_start = pg_postmaster_start_time() then resumed_at else p_now end,
         reclaimed_at = p_now, server_start = pg_postmaster_start_time()
+    where singleton = (select p.singleton from divvy.pulse p for update skip locked)
     returning resumed_at
 $$;
 
