@@ -210,9 +210,9 @@ begin
     if k.phase = 'execute' then
         -- A plain task becomes a divided one: its only split so far leaves for a row of its own, with the same id.
         insert into divvy.share (id, token, due_at, started_at, finished_at, share_of, attempt, attempt_base, max_attempts, continuation,
-            split_no, priority, state, task_type, worker, group_key, timeout, result, key)
+            split_no, priority, state, task_type, worker, group_key, timeout, result)
         select t.id, t.token, t.due_at, t.started_at, p_now, t.id, t.attempt, t.attempt_base, t.max_attempts, t.continuation,
-            1, t.priority, t.state, t.task_type, t.worker, t.group_key, t.timeout, t.result, t.key
+            1, t.priority, t.state, t.task_type, t.worker, t.group_key, t.timeout, t.result
         from divvy.task t where t.id = k.id;
         update divvy.task t set phase = null, state = null, token = null, result = null, checkpoint = null, sealed = true where t.id = k.id;
     end if;

@@ -241,7 +241,9 @@ begin
         lateral (select u.key from divvy.unit u where u.task_type = l.task_type and u.lane = l.lane and u.state = 'ready' order by u.key desc limit 1) x;
     perform setval('divvy.key', v_highest) from divvy.key s where s.last_value < v_highest;
     perform setval('divvy.id', m.id) from divvy.id s, (select max(u.id) as id from divvy.unit u) m where s.last_value < m.id;
-    perform setval('divvy.token', m.token) from divvy.token s, (select max(x.token) as token from divvy.lease x) m where s.last_value < m.token;
+    perform setval('divvy.token', m.token) from divvy.token s,
+        (select greatest((select max(x.token) from divvy.lease x), (select max(a.token) from divvy.attempt a)) as token) m
+    where s.last_value < m.token;
     update divvy.lane l set mark = least(l.mark, (
         select u.key - 1 from divvy.unit u where u.task_type = l.task_type and u.lane = l.lane and u.state = 'ready' order by u.key limit 1));
 end $$;

@@ -7,6 +7,7 @@ mod embedded;
 mod journey;
 mod layers;
 mod lease;
+mod low_water;
 mod migrate;
 mod protocol;
 mod races;
