@@ -2,6 +2,7 @@
 
 mod support;
 
+mod claim;
 mod client;
 mod embedded;
 mod journey;
