@@ -263,7 +263,9 @@ begin
     update divvy.task k set dedupe_held = false
     where k.id = any (array(select t.id from divvy.task t where t.dedupe_until <= v_now and t.dedupe_held limit prune.max for update skip locked));
     v_ids := array(select k.id from divvy.task k join divvy.task_type t on t.name = k.task_type
-        where k.finished_at <= v_now - case k.status when 'succeeded' then t.retention_succeeded else t.retention_others end
+        -- The shortest retention bounds the look: without it every pass would read all that has ended.
+        where k.finished_at <= v_now - (select min(least(r.retention_succeeded, r.retention_others)) from divvy.task_type r)
+            and k.finished_at <= v_now - case k.status when 'succeeded' then t.retention_succeeded else t.retention_others end
             and not (k.dedupe_key is not null and k.dedupe_held)
         order by k.finished_at limit prune.max for update of k skip locked);
     v_shares := array(select s.id from divvy.share s where s.share_of = any (v_ids));
