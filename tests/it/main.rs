@@ -12,5 +12,6 @@ mod low_water;
 mod migrate;
 mod protocol;
 mod races;
+mod reduce;
 mod transitions;
 mod worker;
