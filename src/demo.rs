@@ -8,3 +8,4 @@
 
 pub mod characters;
 pub mod names;
+pub mod tables;

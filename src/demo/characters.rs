@@ -38,7 +38,9 @@ pub struct Character {
 /// When the file in this binary is damaged: the message names the line.
 pub fn characters() -> Result<Vec<Character>> {
     let mut text = String::new();
-    GzDecoder::new(COMPRESSED).read_to_string(&mut text).map_err(|cause| damaged(0, "gzip").caused_by(cause))?;
+    GzDecoder::new(COMPRESSED)
+        .read_to_string(&mut text)
+        .map_err(|cause| damaged(0, "gzip").caused_by(cause))?;
     let mut lines = text.lines();
     if lines.next() != Some(HEAD) {
         return Err(damaged(1, HEAD));

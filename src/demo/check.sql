@@ -34,17 +34,28 @@ with decomposed as (
            normalize(name, NFKD) as nfkd
     from named
 ), expected as materialized (
-    select 'NFC' collate "C" as form, nfc as normalized, array_agg(name order by name) as members, count(*)::int as how_many
-    from normalized group by nfc having count(*) > 1
+    select 'NFC' collate "C" as form,
+           nfc as normalized,
+           array_agg(name order by name) as members,
+           count(*)::int as how_many
+    from normalized
+    group by nfc
+    having count(*) > 1
     union all
     select 'NFD', nfd, array_agg(name order by name), count(*)::int
-    from normalized group by nfd having count(*) > 1
+    from normalized
+    group by nfd
+    having count(*) > 1
     union all
     select 'NFKC', nfkc, array_agg(name order by name), count(*)::int
-    from normalized group by nfkc having count(*) > 1
+    from normalized
+    group by nfkc
+    having count(*) > 1
     union all
     select 'NFKD', nfkd, array_agg(name order by name), count(*)::int
-    from normalized group by nfkd having count(*) > 1
+    from normalized
+    group by nfkd
+    having count(*) > 1
 ), missing as (
     select form, normalized, members, how_many from expected
     except
@@ -54,7 +65,11 @@ with decomposed as (
     except
     select form, normalized, members, how_many from expected
 )
-select 'Postgres' as said_by, form, normalized, members, how_many from missing
-union all
-select 'the report', form, normalized, members, how_many from surplus
+select said_by, form, normalized, members, how_many, count(*) over () as differing
+from (
+    select 'Postgres' as said_by, form, normalized, members, how_many from missing
+    union all
+    select 'the report', form, normalized, members, how_many from surplus
+) difference
 order by form, normalized, said_by
+limit 20    -- differing counts them all

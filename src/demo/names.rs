@@ -181,7 +181,9 @@ mod tests {
             assert_eq!((ranges[0].start, ranges[count - 1].end), (1, u32::from(*chars.last().unwrap()) + 1));
             let largest = ranges
                 .iter()
-                .map(|r| chars.iter().filter(|c| r.contains(&u32::from(**c))).map(|c| pairs.names_of(*c)).sum())
+                .map(|r| {
+                    chars.iter().filter(|c| r.contains(&u32::from(**c))).map(|c| pairs.names_of(*c)).sum()
+                })
                 .max();
             assert!(largest <= Some(572_913 / count + 1 + pairs.tails().len()), "{count}: {largest:?}");
         }

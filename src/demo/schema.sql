@@ -2,6 +2,15 @@
 -- Text is compared by code point (collate "C"): whether two names are the same must not depend on
 -- the language a database was created for.
 
+do $$
+begin
+    if current_setting('server_encoding') <> 'UTF8' then
+        raise exception 'database % is encoded in %: the demo needs UTF8, Postgres normalises no other',
+            current_database(), current_setting('server_encoding');
+    end if;
+end
+$$;
+
 create schema if not exists demo;
 
 drop table if exists demo.character, demo.normalized, demo.collision;
