@@ -8,4 +8,8 @@
 
 pub mod characters;
 pub mod names;
+pub mod screen;
+pub mod show;
 pub mod tables;
+pub mod watch;
+pub mod workers;
