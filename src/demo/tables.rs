@@ -140,6 +140,18 @@ pub async fn write(connection: &mut PgConnection, names: Vec<Normalized>) -> Res
     Ok(done.rows_affected())
 }
 
+/// How many names are written.
+///
+/// # Errors
+/// When the table cannot be read.
+pub async fn names(connection: &mut PgConnection) -> Result<u64> {
+    let names: i64 = sqlx::query_scalar(include_str!("count.sql"))
+        .fetch_one(connection)
+        .await
+        .map_err(|cause| refused("read demo.normalized", cause))?;
+    Ok(names.unsigned_abs())
+}
+
 /// Gathers the collisions of all names written, and says how many each form has.
 ///
 /// # Errors
@@ -157,6 +169,15 @@ pub async fn reduce(connection: &mut PgConnection) -> Result<Vec<FormReport>> {
 pub async fn examples(connection: &mut PgConnection) -> Result<Vec<Collision>> {
     let rows = sqlx::query_as(include_str!("examples.sql")).fetch_all(connection).await;
     rows.map_err(|cause| refused("read demo.collision", cause))
+}
+
+/// Changes one row of the report to a wrong one.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn tamper(connection: &mut PgConnection) -> Result<()> {
+    let done = sqlx::query(include_str!("tamper.sql")).execute(connection).await;
+    done.map(drop).map_err(|cause| refused("change demo.collision", cause))
 }
 
 /// Asks Postgres' own `normalize()` the same question and returns the first rows that differ; none when all
