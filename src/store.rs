@@ -1,1 +1,85 @@
-//! (to come)
+//! The one door to Postgres: each SQL function of the protocol has one typed Rust function here.
+//!
+//! Every function takes any [`sqlx::PgExecutor`] (a pool, a connection, the caller's transaction), so
+//! whatever may join a transaction can. The rules live in `sql/`; nothing here decides anything.
+//! A file per noun; [`sqlstate`] alone knows error codes, [`listing`] alone builds SQL at run time.
+
+pub mod claim;
+pub mod clock;
+pub mod complete;
+pub mod enqueue;
+pub mod listen;
+pub mod listing;
+pub mod lock;
+pub mod operate;
+pub mod pool;
+pub mod schedule;
+pub mod sqlstate;
+pub mod state;
+pub mod worker;
+
+use crate::{Error, ErrorKind, Result};
+use sqlx::postgres::types::PgInterval;
+use sqlx::{PgConnection, PgPool};
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+/// A future that borrows a connection: what [`Store::bounded`] runs.
+pub type Work<'c, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'c>>;
+
+/// A pool that protocol calls go through, with a bound on how long each may take.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: PgPool,
+}
+
+impl Store {
+    /// A store over `pool`.
+    pub fn new(pool: PgPool) -> Self {
+        Self { pool }
+    }
+
+    /// The pool, for calls that need no bound.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Runs `work` on one connection and gives up after `limit`.
+    ///
+    /// A connection whose call was given up, or which failed below the protocol, is closed instead of
+    /// going back to the pool: a half-open socket would hold the next borrower for as long again.
+    ///
+    /// # Errors
+    /// What `work` returns; [`ErrorKind::Database`] when there is no connection or no answer in time.
+    pub async fn bounded<T, F>(&self, limit: Duration, work: F) -> Result<T>
+    where
+        F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T>,
+    {
+        let mut connection = self.pool.acquire().await?;
+        match tokio::time::timeout(limit, work(&mut connection)).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => {
+                if sqlstate::is_connection_lost(&error) {
+                    connection.close_on_drop();
+                }
+                Err(error)
+            }
+            Err(_) => {
+                connection.close_on_drop();
+                Err(Error::new(ErrorKind::Database, format!("the database did not answer within {limit:?}")))
+            }
+        }
+    }
+}
+
+/// A duration as Postgres takes it: whole microseconds, and no longer than an interval can hold.
+pub(crate) fn interval(duration: Duration) -> PgInterval {
+    let microseconds = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    PgInterval { months: 0, days: 0, microseconds }
+}
+
+/// Seconds as Postgres gives them; what is negative or no number is no wait at all.
+pub(crate) fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO)
+}

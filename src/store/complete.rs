@@ -1,0 +1,226 @@
+//! What a worker says about a split it holds. Each call is guarded by the token: DV001 when it is lost.
+
+use crate::Result;
+use crate::id::{SplitId, Token};
+use crate::store::interval;
+use crate::store::state::{Completed, SplitStatus};
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use sqlx::PgExecutor;
+use sqlx::types::Json;
+use std::time::Duration;
+
+/// A split whose work is done, with its result.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// The split.
+    pub split_id: SplitId,
+    /// The right to finish it.
+    pub token: Token,
+    /// What it returned.
+    pub result: Option<Box<RawValue>>,
+}
+
+/// Where a failed split went.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct Failed {
+    /// Its new status.
+    pub status: SplitStatus,
+    /// When it will be tried again.
+    pub next_at: Option<DateTime<Utc>>,
+}
+
+/// `divvy.complete`: finishes one split. In a transaction, the caller's writes commit with it or not at all.
+///
+/// # Errors
+/// LeaseLost for every call but the one that finishes the split; Cancelled; OverLimit.
+pub async fn complete(
+    executor: impl PgExecutor<'_>,
+    split: SplitId,
+    token: Token,
+    result: Option<&RawValue>,
+) -> Result<SplitStatus> {
+    Ok(sqlx::query_scalar("select divvy.complete($1, $2, $3)::text")
+        .bind(split)
+        .bind(token)
+        .bind(result)
+        .fetch_one(executor)
+        .await?)
+}
+
+/// The columns of a batch: ids, tokens and one JSON array of the results (drivers flatten arrays of
+/// JSON, so the protocol has none).
+pub(crate) fn columns(finished: &[Finished]) -> (Vec<SplitId>, Vec<Token>, Json<Vec<Option<&RawValue>>>) {
+    (
+        finished.iter().map(|one| one.split_id).collect(),
+        finished.iter().map(|one| one.token).collect(),
+        Json(finished.iter().map(|one| one.result.as_deref()).collect()),
+    )
+}
+
+/// `divvy.complete_many`: finishes a batch, with a verdict for each instead of an error.
+///
+/// # Errors
+/// OverLimit for a result; Database. Nothing is finished then.
+pub async fn complete_many(
+    executor: impl PgExecutor<'_>,
+    finished: &[Finished],
+) -> Result<Vec<(SplitId, Completed)>> {
+    let (splits, tokens, results) = columns(finished);
+    Ok(sqlx::query_as("select split_id, verdict::text from divvy.complete_many($1, $2, $3)")
+        .bind(splits)
+        .bind(tokens)
+        .bind(results)
+        .fetch_all(executor)
+        .await?)
+}
+
+/// `divvy.fail`: records a failed attempt; `retry` false stops the split for good.
+///
+/// # Errors
+/// LeaseLost.
+pub async fn fail(
+    executor: impl PgExecutor<'_>,
+    split: SplitId,
+    token: Token,
+    error: &Value,
+    retry: bool,
+    retry_in: Option<Duration>,
+) -> Result<Failed> {
+    Ok(sqlx::query_as("select status::text as status, next_at from divvy.fail($1, $2, $3, $4, $5)")
+        .bind(split)
+        .bind(token)
+        .bind(error)
+        .bind(retry)
+        .bind(retry_in.map(interval))
+        .fetch_one(executor)
+        .await?)
+}
+
+/// `divvy.snooze`: not finished, call again after `delay` with `state` as the checkpoint; uses no attempt.
+///
+/// # Errors
+/// LeaseLost, OverLimit.
+pub async fn snooze(
+    executor: impl PgExecutor<'_>,
+    split: SplitId,
+    token: Token,
+    delay: Duration,
+    state: Option<&Value>,
+) -> Result<Option<DateTime<Utc>>> {
+    Ok(sqlx::query_scalar("select divvy.snooze($1, $2, $3, $4)")
+        .bind(split)
+        .bind(token)
+        .bind(interval(delay))
+        .bind(state)
+        .fetch_one(executor)
+        .await?)
+}
+
+/// `divvy.release`: gives a split back untouched; uses no attempt.
+///
+/// # Errors
+/// LeaseLost.
+pub async fn release(executor: impl PgExecutor<'_>, split: SplitId, token: Token) -> Result<()> {
+    sqlx::query("select divvy.release($1, $2)").bind(split).bind(token).execute(executor).await?;
+    Ok(())
+}
+
+/// `divvy.checkpoint`: saves state that the next attempt is given.
+///
+/// # Errors
+/// LeaseLost, OverLimit.
+pub async fn checkpoint(
+    executor: impl PgExecutor<'_>,
+    split: SplitId,
+    token: Token,
+    state: Option<&RawValue>,
+    progress: Option<f32>,
+) -> Result<()> {
+    sqlx::query("select divvy.checkpoint($1, $2, $3, $4)")
+        .bind(split)
+        .bind(token)
+        .bind(state)
+        .bind(progress)
+        .execute(executor)
+        .await?;
+    Ok(())
+}
+
+/// `divvy.log`: adds a line to the attempt's log; beyond the cap lines are dropped.
+///
+/// # Errors
+/// LeaseLost.
+pub async fn log(
+    executor: impl PgExecutor<'_>,
+    split: SplitId,
+    token: Token,
+    level: &str,
+    message: &str,
+    fields: Option<&Value>,
+) -> Result<()> {
+    sqlx::query("select divvy.log($1, $2, $3, $4, $5)")
+        .bind(split)
+        .bind(token)
+        .bind(level)
+        .bind(message)
+        .bind(fields)
+        .execute(executor)
+        .await?;
+    Ok(())
+}
+
+/// `divvy.add_splits`: stages splits that appear when the adding split completes.
+///
+/// # Errors
+/// LeaseLost; OverLimit above 10,000 a call or 1,000,000 a task; Conflict when the task is sealed.
+pub async fn add_splits(
+    executor: impl PgExecutor<'_>,
+    split: SplitId,
+    token: Token,
+    payloads: &RawValue,
+) -> Result<i32> {
+    Ok(sqlx::query_scalar("select divvy.add_splits($1, $2, $3)::int")
+        .bind(split)
+        .bind(token)
+        .bind(payloads)
+        .fetch_one(executor)
+        .await?)
+}
+
+/// One ended split, as reduce sees it.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct ReduceInput {
+    /// Its number in the task.
+    pub split_no: i32,
+    /// How it ended.
+    pub status: SplitStatus,
+    /// What it returned.
+    pub result: Option<Box<RawValue>>,
+    /// Why it failed.
+    pub error: Option<Value>,
+}
+
+/// `divvy.reduce_inputs`: a page of the task's ended splits, by number.
+///
+/// # Errors
+/// LeaseLost.
+pub async fn reduce_inputs(
+    executor: impl PgExecutor<'_>,
+    split: SplitId,
+    token: Token,
+    after: i32,
+    max: i32,
+) -> Result<Vec<ReduceInput>> {
+    Ok(sqlx::query_as(
+        "select split_no::int as split_no, status::text as status, result, error
+           from divvy.reduce_inputs($1, $2, $3, $4)",
+    )
+    .bind(split)
+    .bind(token)
+    .bind(after)
+    .bind(max)
+    .fetch_all(executor)
+    .await?)
+}
