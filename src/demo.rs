@@ -13,3 +13,5 @@ pub mod show;
 pub mod tables;
 pub mod watch;
 pub mod workers;
+pub mod handler;
+pub mod run;

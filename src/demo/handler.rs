@@ -92,7 +92,8 @@ impl Handler for Collisions {
         let connection = context.transaction().await?;
         let found = tables::names(connection).await?;
         if found != names {
-            let message = format!("demo.normalized has {found} names, the splits say that they wrote {names}");
+            let message =
+                format!("demo.normalized has {found} names, the splits say that they wrote {names}");
             return Ok(Outcome::Stop(message));
         }
         let forms = tables::reduce(connection).await?;

@@ -1,5 +1,5 @@
--- Gathers the names that are equal in a form. The four forms are looked at one by one: a hash of
--- 570,000 names fits in memory, one of four times as many spills to disk.
+-- Gathers the names that are equal in a form, one form after the other: grouping all four at once
+-- would need four times the memory.
 insert into demo.collision (form, normalized, members, how_many)
 select 'NFC', nfc, array_agg(name order by name), count(*)
 from demo.normalized

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, Result, bail};
 use serde_json::json;
 use sqlx::PgConnection;
 use tokio::time::MissedTickBehavior;
@@ -11,14 +12,13 @@ use crate::demo::characters::characters;
 use crate::demo::handler::{Collisions, Payload, Report};
 use crate::demo::screen::Screen;
 use crate::demo::show::Outcome;
-use crate::demo::watch::{Look, SplitRow};
-use crate::demo::workers::Workers;
 use crate::demo::tables;
+use crate::demo::watch::{Look, SplitRow};
+use crate::demo::workers::{Addresses, Workers};
 use crate::handler::Handler;
 use crate::id::TaskId;
 use crate::store::state::TaskStatus;
 use crate::store::{enqueue, lock, operate};
-use crate::{Error, ErrorKind, Result};
 
 /// The lease of the demo's splits. Short, so that one sees it end; the default is 30 s.
 pub const LEASE: Duration = Duration::from_secs(5);
@@ -36,7 +36,7 @@ const KILLS_MAX: usize = 3;
 const TASK_WITHIN: Duration = Duration::from_secs(600);
 
 /// Two demos in one database would share their tables; this advisory lock keeps the second out.
-const LOCK_KEY: i64 = 0x6469_7676_7964_656d;
+pub const LOCK_KEY: i64 = 0x6469_7676_7964_656d;
 
 /// What the command line says.
 #[derive(Debug, Clone)]
@@ -49,22 +49,23 @@ pub struct Options {
     pub tamper: bool,
 }
 
-/// Runs the demo in a migrated database: `connection` leads to it, `url` is for the workers.
+/// Runs the demo in a migrated database: `connection` leads to it, and `addresses` will
+/// lead the workers.
 ///
 /// # Errors
 /// When a step fails. That the result differs or the kill did nothing is no error: see [`Outcome`].
 pub async fn run(
     connection: &mut PgConnection,
-    url: &str,
+    addresses: &Addresses,
     options: &Options,
     screen: &mut Screen,
 ) -> Result<Outcome> {
     let started = Instant::now();
     if !lock::try_advisory_lock(connection, LOCK_KEY).await? {
-        return Err(Error::new(ErrorKind::Conflict, "another divvy demo is running in this database"));
+        bail!("another divvy demo is running in this database");
     }
     let task = prepare(connection, options, screen).await?;
-    let mut workers = Workers::start(url, options.workers)?;
+    let mut workers = Workers::start(addresses, options.workers)?;
     let names: Vec<&str> = workers.names().collect();
     screen.fact("workers", &format!("{} processes: {}", names.len(), names.join(", ")));
     screen.fact("lease", &format!("{} s, so that you can watch one end (30 s by default)", LEASE.as_secs()));
@@ -82,6 +83,7 @@ pub async fn run(
     }
     let checking = Instant::now();
     let differences = tables::differences(connection).await?;
+    let check_seconds = checking.elapsed().as_secs_f64();
     Ok(Outcome {
         task_id: task.0,
         rows: report.names,
@@ -93,7 +95,7 @@ pub async fn run(
         examples: tables::examples(connection).await?,
         differences,
         seconds: started.elapsed().as_secs_f64(),
-        check_seconds: checking.elapsed().as_secs_f64(),
+        check_seconds,
     })
 }
 
@@ -108,7 +110,10 @@ async fn prepare(connection: &mut PgConnection, options: &Options, screen: &Scre
     }
     let characters = characters()?;
     tables::load(connection, &characters).await?;
-    screen.fact("input", &format!("{} characters of Unicode 14", indicatif::HumanCount(characters.len() as u64)));
+    screen.fact(
+        "input",
+        &format!("{} characters of Unicode 14", indicatif::HumanCount(characters.len() as u64)),
+    );
 
     let declared = json!({
         "plan": Collisions::PLAN,
@@ -118,7 +123,10 @@ async fn prepare(connection: &mut PgConnection, options: &Options, screen: &Scre
     operate::put_task_type(&mut *connection, Collisions::TASK_TYPE, &declared).await?;
     let payload = json!(Payload { splits: options.splits });
     let task = enqueue::enqueue(&mut *connection, Collisions::TASK_TYPE, &payload, &json!({})).await?.task_id;
-    screen.fact("task", &format!("{task} of type {}, to be split into {}", Collisions::TASK_TYPE, options.splits));
+    screen.fact(
+        "task",
+        &format!("{task} of type {}, to be split into {}", Collisions::TASK_TYPE, options.splits),
+    );
     Ok(task)
 }
 
@@ -159,7 +167,8 @@ impl Watched {
             if !planned && self.look.total() > 0 {
                 screen.begin(self.look.total());
             }
-            if self.kill.is_none() && self.kills < KILLS_MAX && KILL_AT_PERCENT.contains(&self.look.percent()) {
+            if self.kill.is_none() && self.kills < KILLS_MAX && KILL_AT_PERCENT.contains(&self.look.percent())
+            {
                 self.kill_one(connection, task, workers, screen).await?;
             }
             self.show(screen);
@@ -167,13 +176,12 @@ impl Watched {
                 TaskStatus::Succeeded => return report(task, result.result),
                 TaskStatus::Failed | TaskStatus::Cancelled | TaskStatus::Partial => {
                     let why = result.error.unwrap_or_default();
-                    return Err(Error::new(ErrorKind::Conflict, format!("task {task} is {}: {why}", result.status)));
+                    bail!("task {task} is {}: {why}", result.status);
                 }
                 _ => {}
             }
         }
-        let minutes = TASK_WITHIN.as_secs() / 60;
-        Err(Error::new(ErrorKind::Conflict, format!("task {task} has not ended within {minutes} minutes")))
+        bail!("task {task} has not ended within {} minutes", TASK_WITHIN.as_secs() / 60)
     }
 
     /// Kills the worker that holds the most splits, then asks the tables what it took with it.
@@ -196,7 +204,10 @@ impl Watched {
             return Ok(());
         }
         let percent = self.look.percent();
-        screen.say(&format!("  ✗ {worker} killed with SIGKILL at {percent} %, holding {}", splits(taken.keys())));
+        screen.say(&format!(
+            "  ✗ {worker} killed with SIGKILL at {percent} %, holding {}",
+            splits(taken.keys())
+        ));
         screen.say(&format!("    nobody renews their lease now; it ends within {} s", LEASE.as_secs()));
         self.kill = Some(Kill { worker, taken });
         Ok(())
@@ -230,9 +241,8 @@ impl Watched {
 }
 
 fn report(task: TaskId, result: Option<serde_json::Value>) -> Result<Report> {
-    serde_json::from_value(result.unwrap_or_default()).map_err(|cause| {
-        Error::new(ErrorKind::Protocol, format!("the result of task {task} is no report")).caused_by(cause)
-    })
+    serde_json::from_value(result.unwrap_or_default())
+        .with_context(|| format!("the result of task {task} is no report"))
 }
 
 fn splits<'a>(numbers: impl Iterator<Item = &'a i32>) -> String {

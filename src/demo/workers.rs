@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 
-use crate::{Error, ErrorKind, Result};
+use anyhow::{Context, Result, anyhow};
 
 /// The hidden subcommand that a worker process is started with.
 pub const SUBCOMMAND: &str = "demo-worker";
@@ -26,9 +26,18 @@ pub fn name_of(pid: u32) -> String {
     format!("demo-{pid}")
 }
 
+/// How the workers reach the database.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    /// For work.
+    pub url: String,
+    /// Without a pooler between, where that is another address.
+    pub direct_url: Option<String>,
+}
+
 /// The processes that run now.
 pub struct Workers {
-    url: String,
+    addresses: Addresses,
     running: Vec<Running>,
 }
 
@@ -41,12 +50,12 @@ struct Running {
 }
 
 impl Workers {
-    /// Starts `count` workers of the database at `url`.
+    /// Starts `count` workers.
     ///
     /// # Errors
     /// When this program cannot be started again.
-    pub fn start(url: &str, count: usize) -> Result<Self> {
-        let mut workers = Self { url: url.to_owned(), running: Vec::with_capacity(count) };
+    pub fn start(addresses: &Addresses, count: usize) -> Result<Self> {
+        let mut workers = Self { addresses: addresses.clone(), running: Vec::with_capacity(count) };
         for _ in 0..count {
             workers.start_one()?;
         }
@@ -58,11 +67,15 @@ impl Workers {
     /// # Errors
     /// When this program cannot be started again.
     pub fn start_one(&mut self) -> Result<String> {
-        let failed = |cause| Error::new(ErrorKind::Config, "cannot start a worker process").caused_by(cause);
-        let mut child = Command::new(std::env::current_exe().map_err(failed)?)
+        let program = std::env::current_exe().context("cannot find this program to start a worker with")?;
+        let mut command = Command::new(program);
+        if let Some(direct_url) = &self.addresses.direct_url {
+            command.env("DATABASE_DIRECT_URL", direct_url);
+        }
+        let mut child = command
             .arg(SUBCOMMAND)
             // By environment: arguments can be read by everyone on the machine, and a URL may hold a password.
-            .env("DATABASE_URL", &self.url)
+            .env("DATABASE_URL", &self.addresses.url)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -70,7 +83,7 @@ impl Workers {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
-            .map_err(failed)?;
+            .context("cannot start a worker process")?;
         let name = name_of(child.id().unwrap_or_default());
         let last_lines = Arc::default();
         let (Some(stdin), Some(stderr)) = (child.stdin.take(), child.stderr.take()) else {
@@ -140,8 +153,8 @@ async fn keep_last_lines(stderr: impl AsyncRead + Unpin, kept: Arc<Mutex<Vec<Str
     }
 }
 
-fn died(worker: &Running, status: ExitStatus) -> Error {
+fn died(worker: &Running, status: ExitStatus) -> anyhow::Error {
     let lines = worker.last_lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).join("\n  ");
     let said = if lines.is_empty() { "it said nothing".to_owned() } else { format!("it said:\n  {lines}") };
-    Error::new(ErrorKind::Config, format!("worker {} ended by itself ({status}); {said}", worker.name))
+    anyhow!("worker {} ended by itself ({status}); {said}", worker.name)
 }
