@@ -1,0 +1,68 @@
+//! Handlers without their types, so that one worker can hold many.
+
+use super::{Context, Handler, HandlerError, Inputs, Outcome};
+use crate::store::state::Phase;
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+type Answer = Result<Outcome<Option<Box<RawValue>>>, HandlerError>;
+
+/// A handler behind JSON.
+pub(crate) trait Erased: Send + Sync {
+    /// Whether it has a split step.
+    fn plans(&self) -> bool;
+    /// Whether it has a reduce step.
+    fn reduces(&self) -> bool;
+    /// Runs the step the split is for.
+    fn run<'a>(&'a self, context: &'a mut Context<'_>) -> Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
+}
+
+/// Takes the types away.
+pub(crate) fn erase<H: Handler>(handler: H) -> Arc<dyn Erased> {
+    Arc::new(Typed(handler))
+}
+
+struct Typed<H>(H);
+
+impl<H: Handler> Erased for Typed<H> {
+    fn plans(&self) -> bool {
+        H::PLAN
+    }
+
+    fn reduces(&self) -> bool {
+        H::REDUCE
+    }
+
+    fn run<'a>(&'a self, context: &'a mut Context<'_>) -> Pin<Box<dyn Future<Output = Answer> + Send + 'a>> {
+        Box::pin(async move {
+            let payload: H::Payload = context.payload()?;
+            match context.phase() {
+                Phase::Plan => {
+                    self.0.split(context, &payload).await?;
+                    Ok(Outcome::Complete(None))
+                }
+                Phase::Execute => {
+                    let share: H::Share = context.share()?;
+                    json(self.0.execute(context, &payload, share).await?)
+                }
+                Phase::Reduce => json(self.0.reduce(context, &payload, Inputs::new()).await?),
+            }
+        })
+    }
+}
+
+fn json<T: Serialize>(outcome: Outcome<T>) -> Answer {
+    Ok(match outcome {
+        Outcome::Complete(output) => {
+            let result = to_raw_value(&output).map_err(|error| {
+                HandlerError::new(format!("the result is no JSON: {error}")).class("result")
+            })?;
+            Outcome::Complete(Some(result))
+        }
+        Outcome::Stop(reason) => Outcome::Stop(reason),
+        Outcome::Continue { state, after } => Outcome::Continue { state, after },
+    })
+}
