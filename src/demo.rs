@@ -7,11 +7,11 @@
 //! `check.sql` then asks Postgres' own `normalize()` the same question and compares.
 
 pub mod characters;
+pub mod handler;
 pub mod names;
+pub mod run;
 pub mod screen;
 pub mod show;
 pub mod tables;
 pub mod watch;
 pub mod workers;
-pub mod handler;
-pub mod run;

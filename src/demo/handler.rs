@@ -41,6 +41,13 @@ pub struct Report {
     pub forms: Vec<FormReport>,
 }
 
+impl Collisions {
+    async fn pairs(&self, context: &mut Context<'_>) -> Result<&Pairs, HandlerError> {
+        let connection = context.transaction().await?;
+        Ok(self.pairs.get_or_try_init(|| tables::pairs(connection)).await?)
+    }
+}
+
 impl Handler for Collisions {
     const TASK_TYPE: &'static str = "demo.collisions";
     const PLAN: bool = true;
@@ -50,8 +57,7 @@ impl Handler for Collisions {
     type Output = Written;
 
     async fn split(&self, context: &mut Context<'_>, payload: &Payload) -> Result<(), HandlerError> {
-        let connection = context.transaction().await?;
-        let pairs = self.pairs.get_or_try_init(|| tables::pairs(connection)).await?;
+        let pairs = self.pairs(context).await?;
         let connection = context.transaction().await?;
         let chars = tables::characters(connection, 0..CODE_POINTS_END).await?;
         let ranges = names::ranges(&chars, pairs, payload.splits);
@@ -69,10 +75,9 @@ impl Handler for Collisions {
         let (Ok(lo), Ok(hi)) = (u32::try_from(share.lo), u32::try_from(share.hi)) else {
             return Ok(Outcome::Stop(format!("{} to {} is no range of code points", share.lo, share.hi)));
         };
-        // The rows are written in the transaction of the completion: a split that is executed a second
-        // time, because its worker was killed, finds nothing of the first.
-        let connection = context.transaction().await?;
-        let pairs = self.pairs.get_or_try_init(|| tables::pairs(connection)).await?;
+        let pairs = self.pairs(context).await?;
+        // The transaction of the completion: a split that is executed a second time, because its worker
+        // was killed, finds nothing of the first.
         let connection = context.transaction().await?;
         let chars = tables::characters(connection, lo..hi).await?;
         let names = tables::write(connection, pairs.normalized(&chars)).await?;

@@ -113,24 +113,18 @@ impl Normalized {
 /// names each. The ranges touch: a code point between two characters belongs to the lower one.
 pub fn ranges(chars: &[char], pairs: &Pairs, count: usize) -> Vec<Range<u32>> {
     let total: usize = chars.iter().map(|char| pairs.names_of(*char)).sum();
-    let mut ranges: Vec<Range<u32>> = Vec::with_capacity(count);
-    let (mut names, mut bucket_before) = (0, None);
+    let (mut starts, mut names, mut open) = (Vec::with_capacity(count), 0, None);
     for char in chars {
-        let bucket = names * count / total;
-        let code_point = u32::from(*char);
-        match ranges.last_mut() {
-            Some(range) if bucket_before == Some(bucket) => range.end = code_point + 1,
-            before => {
-                if let Some(range) = before {
-                    range.end = code_point;
-                }
-                ranges.push(code_point..code_point + 1);
-            }
+        let share = names * count / total;
+        if open != Some(share) {
+            starts.push(u32::from(*char));
+            open = Some(share);
         }
-        bucket_before = Some(bucket);
         names += pairs.names_of(*char);
     }
-    ranges
+    let end = chars.last().map(|char| u32::from(*char) + 1);
+    let ends: Vec<u32> = starts.iter().skip(1).copied().chain(end).collect();
+    starts.into_iter().zip(ends).map(|(start, end)| start..end).collect()
 }
 
 #[cfg(test)]

@@ -87,10 +87,7 @@ impl Workers {
         let name = name_of(child.id().unwrap_or_default());
         let last_lines = Arc::default();
         let (Some(stdin), Some(stderr)) = (child.stdin.take(), child.stderr.take()) else {
-            return Err(Error::new(
-                ErrorKind::Config,
-                format!("worker {name} was started without its pipes"),
-            ));
+            return Err(anyhow!("worker {name} was started without its pipes"));
         };
         tokio::spawn(keep_last_lines(stderr, Arc::clone(&last_lines)));
         self.running.push(Running { name: name.clone(), child, stdin, last_lines });
@@ -109,9 +106,7 @@ impl Workers {
     pub async fn kill(&mut self, name: &str) -> Result<bool> {
         let Some(at) = self.running.iter().position(|worker| worker.name == name) else { return Ok(false) };
         let mut worker = self.running.swap_remove(at);
-        let killed = worker.child.kill().await;
-        killed
-            .map_err(|cause| Error::new(ErrorKind::Config, format!("cannot kill {name}")).caused_by(cause))?;
+        worker.child.kill().await.with_context(|| format!("cannot kill {name}"))?;
         Ok(true)
     }
 
