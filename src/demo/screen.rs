@@ -14,13 +14,20 @@ pub struct Screen {
     bar: Option<ProgressBar>,
     bar_since: Instant,
     line_at_percent: usize,
+    waiting_for: Option<&'static str>,
 }
 
 impl Screen {
     /// A screen on standard error.
     pub fn new() -> Self {
         let terminal = stderr().is_terminal();
-        Self { terminal, bar: None, bar_since: Instant::now(), line_at_percent: PERCENT_PER_LINE }
+        Self {
+            terminal,
+            bar: None,
+            bar_since: Instant::now(),
+            line_at_percent: PERCENT_PER_LINE,
+            waiting_for: None,
+        }
     }
 
     /// Says a line, above the bar.
@@ -48,7 +55,7 @@ impl Screen {
     }
 
     /// Shows how many of how many splits are done; `waiting` says what for, when nothing moves.
-    pub fn progress(&mut self, done: usize, total: usize, waiting: Option<&str>) {
+    pub fn progress(&mut self, done: usize, total: usize, waiting: Option<&'static str>) {
         let pace = pace(done, total, self.bar_since.elapsed());
         if let Some(bar) = &self.bar {
             bar.set_position(done as u64);
@@ -60,6 +67,10 @@ impl Screen {
             self.line_at_percent = percent - percent % PERCENT_PER_LINE + PERCENT_PER_LINE;
             self.say(&format!("  {percent:>3} % · {done}/{total} splits · {pace}"));
         }
+        if waiting != self.waiting_for {
+            self.waiting_for = waiting;
+            waiting.into_iter().for_each(|what| self.say(&format!("  {what}")));
+        }
     }
 
     /// Ends the progress; the bar stays as it is.
@@ -67,6 +78,7 @@ impl Screen {
         if let Some(bar) = self.bar.take() {
             bar.set_message("");
             bar.abandon();
+            eprintln!();
         }
     }
 }
