@@ -1,1 +1,141 @@
-//! (to come)
+//! The command line. Data goes to stdout, talk to stderr.
+//!
+//! To add a command: a file `cli/<name>.rs` with `pub struct Args` (clap) and
+//! `pub async fn run(args: Args, global: &Global) -> anyhow::Result<()>`, one line in [`Command`] and one in [`run`].
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage, 75 not now (the same call may succeed later).
+
+pub mod database;
+pub mod db;
+pub mod migrate;
+
+use crate::{Error, ErrorKind, config};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// divvy: a task queue and batch service that lives in the Postgres you already have.
+#[derive(Parser)]
+#[command(name = "divvy", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command understands.
+#[derive(Args, Clone)]
+pub struct Global {
+    /// The database; without one, divvy's own embedded Postgres
+    #[arg(long, global = true, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    database_url: Option<String>,
+    /// The database without a pooler between, for migrations and listening [default: the same]
+    #[arg(long, global = true, env = "DATABASE_DIRECT_URL", hide_env_values = true, value_name = "URL")]
+    database_direct_url: Option<String>,
+    /// Print data as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say more (-vv: still more); RUST_LOG overrules it
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+impl Global {
+    /// Which database was asked for.
+    pub fn database(&self) -> config::Database {
+        config::Database::new(self.database_url.clone(), self.database_direct_url.clone())
+    }
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Bring the database to this version's schema
+    Migrate(migrate::Args),
+    /// The embedded Postgres: its address, a psql in it, stopping and resetting it
+    Db(db::Args),
+    /// (internal) Stop the embedded Postgres when its last user is gone
+    #[command(name = "embedded-watchdog", hide = true)]
+    Watchdog {
+        /// The server's folder
+        root: PathBuf,
+        /// Delete the data after the stop
+        #[arg(long)]
+        discard: bool,
+    },
+}
+
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    let global = &cli.global;
+    match cli.command {
+        Command::Migrate(args) => migrate::run(args, global).await,
+        Command::Db(args) => db::run(args, global).await,
+        Command::Watchdog { root, discard } => Ok(crate::embedded::watch(&root, discard).await?),
+    }
+}
+
+/// The whole program: reads the arguments, runs the command, says what went wrong, and returns the exit code.
+pub async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    crate::telemetry::init(cli.global.verbose);
+    match run(cli).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("divvy: {}", told(&error));
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+/// The command line's description, for completions and for tests that compare papers with it.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// The error and its causes, as far as a cause says something new.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        // A database error is often already told, in our words, by the error that it caused.
+        let cause = cause.to_string();
+        let core = cause.rsplit(": ").next().unwrap_or_default();
+        if !text.contains(core) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    match error.chain().find_map(|cause| cause.downcast_ref::<Error>()).map(Error::kind) {
+        Some(ErrorKind::Busy) => 75,
+        Some(ErrorKind::Config) => 2,
+        _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn exit_codes_tell_failed_from_wrong_usage_and_from_not_now() {
+        let code = |kind| exit_code(&anyhow::Error::from(Error::new(kind, "x")).context("doing y"));
+        assert_eq!(code(ErrorKind::Busy), 75);
+        assert_eq!(code(ErrorKind::Config), 2);
+        assert_eq!(code(ErrorKind::Database), 1);
+        assert_eq!(exit_code(&anyhow::anyhow!("x")), 1);
+    }
+
+    #[test]
+    fn a_cause_that_says_nothing_new_is_not_repeated() {
+        let error = anyhow::anyhow!("connection refused").context("cannot reach Postgres: connection refused");
+        assert_eq!(told(&error), "cannot reach Postgres: connection refused");
+        assert_eq!(told(&anyhow::anyhow!("disk full").context("cannot lock")), "cannot lock: disk full");
+    }
+}

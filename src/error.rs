@@ -27,6 +27,8 @@ pub enum ErrorKind {
     Protocol,
     /// The database could not be reached, or refused.
     Database,
+    /// Not now: the same call may succeed later.
+    Busy,
     /// A setting or an argument of this process is wrong.
     Config,
     /// The local Postgres could not be found, started or stopped.

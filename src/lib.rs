@@ -16,15 +16,19 @@ pub mod handler;
 pub mod leader;
 pub mod worker;
 // Entrances.
+pub mod client;
+pub mod testing;
 #[cfg(feature = "cli")]
 pub mod cli;
-pub mod client;
+#[cfg(feature = "cli")]
+pub mod config;
 #[cfg(feature = "cli")]
 pub mod demo;
 #[cfg(feature = "cli")]
 pub mod embedded;
 #[cfg(feature = "cli")]
 pub mod http;
-pub mod testing;
+#[cfg(feature = "cli")]
+pub mod telemetry;
 
 pub use error::{Error, ErrorKind, Result};

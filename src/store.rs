@@ -7,10 +7,14 @@
 pub mod claim;
 pub mod clock;
 pub mod complete;
+pub mod connect;
+pub mod duty;
 pub mod enqueue;
 pub mod listen;
 pub mod listing;
+pub mod lead;
 pub mod lock;
+pub mod migrate;
 pub mod operate;
 pub mod pool;
 pub mod schedule;

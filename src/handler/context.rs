@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgTransaction};
 use tokio_util::sync::CancellationToken;
 
 /// The most splits one call of the protocol takes.
@@ -146,14 +146,20 @@ impl<'c> Context<'c> {
         let (split, token, progress) = (self.split.split_id, self.split.token, self.progress);
         let state = self.split.checkpoint.clone();
         self.door
-            .call(move |c| Box::pin(async move { complete::checkpoint(c, split, token, state.as_deref(), progress).await }))
+            .call(move |c| {
+                Box::pin(
+                    async move { complete::checkpoint(c, split, token, state.as_deref(), progress).await },
+                )
+            })
             .await
     }
 
     async fn store_checkpoint(&mut self, state: Box<RawValue>) -> Result<()> {
         let (split, token, progress) = (self.split.split_id, self.split.token, self.progress);
         self.door
-            .call(move |c| Box::pin(async move { complete::checkpoint(c, split, token, Some(&state), progress).await }))
+            .call(move |c| {
+                Box::pin(async move { complete::checkpoint(c, split, token, Some(&state), progress).await })
+            })
             .await
     }
 
@@ -165,7 +171,9 @@ impl<'c> Context<'c> {
         let (split, token) = (self.split.split_id, self.split.token);
         let (level, message) = (level.to_owned(), message.replace('\0', "\u{fffd}"));
         self.door
-            .call(move |c| Box::pin(async move { complete::log(c, split, token, &level, &message, None).await }))
+            .call(move |c| {
+                Box::pin(async move { complete::log(c, split, token, &level, &message, None).await })
+            })
             .await
     }
 
@@ -204,12 +212,12 @@ impl<'c> Context<'c> {
         self.door.transaction().await
     }
 
-    pub(crate) fn claimed(&self) -> &Claimed {
-        &self.split
-    }
-
-    pub(crate) fn into_door(self) -> Door<'c> {
-        self.door
+    /// The transaction the handler began, if it did.
+    pub(crate) fn into_transaction(self) -> Option<PgTransaction<'static>> {
+        match self.door {
+            Door::Pools { transaction, .. } => transaction,
+            Door::Inline { .. } => None,
+        }
     }
 
     pub(crate) fn payload<T: DeserializeOwned>(&self) -> Result<T, HandlerError> {
@@ -220,7 +228,11 @@ impl<'c> Context<'c> {
         self.user_value(self.split.split_payload.as_deref(), "share")
     }
 
-    fn user_value<T: DeserializeOwned>(&self, value: Option<&RawValue>, what: &str) -> Result<T, HandlerError> {
+    fn user_value<T: DeserializeOwned>(
+        &self,
+        value: Option<&RawValue>,
+        what: &str,
+    ) -> Result<T, HandlerError> {
         let text = value.map_or("null", RawValue::get);
         serde_json::from_str(text).map_err(|error| {
             let message = format!(

@@ -60,7 +60,8 @@ fn json<T: Serialize>(outcome: Outcome<T>) -> Answer {
             let result = to_raw_value(&output).map_err(|error| {
                 HandlerError::new(format!("the result is no JSON: {error}")).class("result")
             })?;
-            Outcome::Complete(Some(result))
+            // JSON's null says no more than no result.
+            Outcome::Complete((result.get() != "null").then_some(result))
         }
         Outcome::Stop(reason) => Outcome::Stop(reason),
         Outcome::Continue { state, after } => Outcome::Continue { state, after },

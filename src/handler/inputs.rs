@@ -84,10 +84,8 @@ impl<T: DeserializeOwned> Inputs<T> {
 
     async fn turn_page(&mut self, context: &mut Context<'_>) -> Result<(), HandlerError> {
         let (split, token, after) = (context.split_id(), context.token(), self.after);
-        let rows = context
-            .door
-            .call(move |c| Box::pin(reduce_inputs(c, split, token, after, PAGE_ROWS)))
-            .await?;
+        let rows =
+            context.door.call(move |c| Box::pin(reduce_inputs(c, split, token, after, PAGE_ROWS))).await?;
         // A page may be cut short by bytes as well, so only an empty one is the end.
         self.ended = rows.is_empty();
         if let Some(last) = rows.last() {

@@ -199,7 +199,9 @@ mod tests {
             Settlement::Fail { retry: false, .. }
         ));
         let failed = settlement(Err(HandlerError::new("busy").retry_in(Duration::from_secs(7))));
-        assert!(matches!(failed, Settlement::Fail { retry: true, retry_in: Some(d), .. } if d.as_secs() == 7));
+        assert!(
+            matches!(failed, Settlement::Fail { retry: true, retry_in: Some(d), .. } if d.as_secs() == 7)
+        );
         let again = Outcome::Continue { state: json!(3), after: Duration::from_secs(1) };
         assert!(matches!(settlement(Ok(again)), Settlement::Snooze { .. }));
     }

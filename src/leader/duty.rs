@@ -1,0 +1,126 @@
+//! The duties: what each does in one pass, and how often.
+
+use super::fire;
+use crate::Result;
+use crate::store::{Store, duty};
+use sqlx::PgConnection;
+use std::fmt;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Most rows of one pass: short transactions, and others get their turn.
+pub const BATCH: i32 = 500;
+
+/// Longest time of one pass.
+pub(super) const PASS_MAX: Duration = Duration::from_secs(30);
+
+/// The longest pause of a duty that fails.
+const FAILED_MAX: Duration = Duration::from_secs(30);
+
+/// One thing the leader sees to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Duty {
+    /// Schedules whose moment has come make their tasks; cron schedules get their next moment.
+    Fire,
+    /// What waited for a moment becomes ready.
+    Promote,
+    /// Tasks whose splits have all ended are reduced, or end.
+    Settle,
+    /// Splits of ended leases become ready again.
+    Reclaim,
+    /// The marks below which nothing is ready move on.
+    LowWater,
+    /// What has outlived its retention is deleted.
+    Prune,
+}
+
+/// What one pass did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    /// The duty.
+    pub duty: Duty,
+    /// How many rows it changed.
+    pub done: i32,
+}
+
+impl Duty {
+    /// All of them, in the order in which work moves on.
+    pub const ALL: [Self; 6] =
+        [Self::Fire, Self::Promote, Self::Settle, Self::Reclaim, Self::LowWater, Self::Prune];
+
+    /// One pass over at most [`BATCH`] rows.
+    ///
+    /// # Errors
+    /// When the database refuses, is lost, or does not answer within half a minute.
+    pub async fn run_once(self, store: &Store) -> Result<Report> {
+        let done = store.bounded(PASS_MAX, move |connection| Box::pin(self.pass(connection))).await?;
+        Ok(Report { duty: self, done })
+    }
+
+    async fn pass(self, connection: &mut PgConnection) -> Result<i32> {
+        match self {
+            Self::Fire => {
+                fire::plan(connection).await?;
+                duty::fire_due(connection, BATCH).await
+            }
+            Self::Promote => duty::promote(connection, BATCH).await,
+            Self::Settle => duty::settle(connection, BATCH).await,
+            Self::Reclaim => duty::reclaim(connection, BATCH).await,
+            Self::LowWater => duty::advance_low_water(connection).await,
+            Self::Prune => duty::prune(connection, BATCH).await,
+        }
+    }
+
+    /// The pause after a pass that did something, and the longest one while there is nothing to do.
+    fn pauses(self) -> (Duration, Duration) {
+        let ms = Duration::from_millis;
+        match self {
+            Self::Fire | Self::Promote | Self::Settle => (ms(100), ms(250)),
+            Self::Reclaim => (ms(250), ms(1_000)),
+            Self::LowWater => (ms(250), ms(1_000)),
+            Self::Prune => (ms(1_000), ms(60_000)),
+        }
+    }
+
+    /// Passes until `over`. A failure is logged and tried again later; the other duties don't notice.
+    async fn repeat(self, store: Store, over: CancellationToken) {
+        let (busy, idle) = self.pauses();
+        let mut pause = busy;
+        loop {
+            let pass = tokio::select! {
+                biased;
+                () = over.cancelled() => return,
+                pass = self.run_once(&store) => pass,
+            };
+            pause = match pass {
+                Ok(report) if report.done >= BATCH => Duration::ZERO,
+                Ok(report) if report.done > 0 => busy,
+                Ok(_) => (pause * 2).clamp(busy, idle),
+                Err(error) => {
+                    tracing::warn!(duty = %self, %error, "duty {self} failed: {error}");
+                    (pause * 2).clamp(idle, FAILED_MAX.max(idle))
+                }
+            };
+            super::rest(pause, &over).await;
+        }
+    }
+}
+
+impl fmt::Display for Duty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fire => "fire",
+            Self::Promote => "promote",
+            Self::Settle => "settle",
+            Self::Reclaim => "reclaim",
+            Self::LowWater => "low_water",
+            Self::Prune => "prune",
+        })
+    }
+}
+
+/// Starts a loop for each duty.
+pub(super) fn start_all(store: &Store, over: &CancellationToken) -> JoinSet<()> {
+    Duty::ALL.into_iter().map(|duty| duty.repeat(store.clone(), over.clone())).collect()
+}

@@ -1,0 +1,146 @@
+//! The plan of cron schedules: what only the cron parser can say. All else about firing is in `sql/`.
+
+use crate::Result;
+use crate::store::duty::{self, Unplanned};
+use crate::trigger::Trigger;
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+
+/// Most schedules planned in one pass.
+const PLAN_MAX: i32 = 500;
+
+/// Most missed moments recorded one by one after a downtime.
+const MISSED_MAX: usize = 100;
+
+/// What follows for one schedule.
+#[derive(Debug, PartialEq)]
+enum Plan {
+    /// Its next moment, none meaning never again; what lies between and is not made up for.
+    Next { at: Option<DateTime<Utc>>, missed: Vec<DateTime<Utc>> },
+    /// It can't be understood.
+    Refuse { reason: String },
+}
+
+/// Gives every unplanned cron schedule its next moment, or refuses it. Returns how many were planned. One
+/// that fails is logged and stays for the next pass; the others are planned all the same.
+///
+/// # Errors
+/// When the schedules can't be read.
+pub async fn plan(connection: &mut PgConnection) -> Result<usize> {
+    let mut planned = 0;
+    for schedule in duty::schedules_to_plan(&mut *connection, PLAN_MAX).await? {
+        match carry_out(connection, &schedule).await {
+            Ok(()) => planned += 1,
+            Err(error) => {
+                let (id, name) = (schedule.schedule_id, &schedule.name);
+                tracing::warn!(schedule.id = %id, schedule.name = %name, %error, "schedule {name} was not planned: {error}");
+            }
+        }
+    }
+    Ok(planned)
+}
+
+async fn carry_out(connection: &mut PgConnection, schedule: &Unplanned) -> Result<()> {
+    match decide(schedule) {
+        Plan::Next { at, missed } => {
+            // False says that another leader was first: its plan is as good.
+            duty::plan_schedule(connection, schedule.schedule_id, schedule.planned_from, at, &missed).await?;
+        }
+        Plan::Refuse { reason } => {
+            duty::refuse_schedule(connection, schedule.schedule_id, &reason).await?;
+        }
+    }
+    Ok(())
+}
+
+/// After a downtime the latest moment fires, those before it are missed: a start never floods.
+fn decide(schedule: &Unplanned) -> Plan {
+    let trigger = match trigger(schedule) {
+        Ok(trigger) => trigger,
+        Err(error) => return Plan::Refuse { reason: error.to_string() },
+    };
+    let from = schedule.planned_from;
+    let end = schedule.ends_at.unwrap_or(DateTime::<Utc>::MAX_UTC);
+    let Some(latest) = trigger.last_until(from, from, schedule.server_now.min(end)) else {
+        let at = trigger.next_after(from, from).filter(|at| *at <= end);
+        return Plan::Next { at, missed: Vec::new() };
+    };
+    let mut missed = trigger.moments(from, from, latest, MISSED_MAX);
+    missed.retain(|moment| *moment < latest);
+    Plan::Next { at: Some(latest), missed }
+}
+
+fn trigger(schedule: &Unplanned) -> Result<Trigger> {
+    let (gap, fold) = (schedule.dst_gap.parse()?, schedule.dst_fold.parse()?);
+    Trigger::cron_with(&schedule.cron, &schedule.timezone, gap, fold)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ScheduleId;
+
+    fn at(text: &str) -> DateTime<Utc> {
+        format!("2026-11-20T{text}Z").parse().unwrap()
+    }
+
+    fn schedule(cron: &str, from: &str, now: &str) -> Unplanned {
+        Unplanned {
+            schedule_id: ScheduleId(7),
+            name: "settle-7".into(),
+            cron: cron.into(),
+            timezone: "UTC".into(),
+            dst_gap: "shift".into(),
+            dst_fold: "first".into(),
+            planned_from: at(from),
+            ends_at: None,
+            server_now: at(now),
+        }
+    }
+
+    #[test]
+    fn what_is_not_due_yet_is_planned_without_a_miss() {
+        let plan = decide(&schedule("0 * * * *", "12:00:00", "12:00:01"));
+        assert_eq!(plan, Plan::Next { at: Some(at("13:00:00")), missed: vec![] });
+    }
+
+    #[test]
+    fn after_a_downtime_the_latest_moment_fires_and_the_earlier_are_missed() {
+        let plan = decide(&schedule("0 * * * *", "12:00:00", "15:30:00"));
+        assert_eq!(
+            plan,
+            Plan::Next { at: Some(at("15:00:00")), missed: vec![at("13:00:00"), at("14:00:00")] }
+        );
+    }
+
+    #[test]
+    fn a_long_downtime_records_a_bounded_number_of_misses() {
+        let Plan::Next { at: next, missed } = decide(&schedule("* * * * * *", "00:00:00", "23:00:00")) else {
+            panic!("refused")
+        };
+        assert_eq!((next, missed.len()), (Some(at("23:00:00")), MISSED_MAX));
+    }
+
+    #[test]
+    fn nothing_fires_after_the_end() {
+        let ends =
+            Unplanned { ends_at: Some(at("12:30:00")), ..schedule("0 * * * *", "12:00:00", "12:00:01") };
+        assert_eq!(decide(&ends), Plan::Next { at: None, missed: vec![] });
+        let late = Unplanned { server_now: at("15:00:00"), planned_from: at("11:30:00"), ..ends };
+        assert_eq!(decide(&late), Plan::Next { at: Some(at("12:00:00")), missed: vec![] });
+    }
+
+    #[test]
+    fn an_interval_goes_on_from_the_last_moment() {
+        let plan = decide(&schedule("@every 90s", "12:00:00", "12:00:10"));
+        assert_eq!(plan, Plan::Next { at: Some(at("12:01:30")), missed: vec![] });
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_refused_with_the_parsers_words() {
+        let Plan::Refuse { reason } = decide(&schedule("0 25 * * *", "12:00:00", "12:00:00")) else {
+            panic!("planned")
+        };
+        assert!(reason.starts_with("cron field hour is \"25\""), "{reason}");
+    }
+}

@@ -1,0 +1,125 @@
+//! The duties, each one pass of at most `max` rows. All are safe from any number of callers at once.
+
+use crate::Result;
+use crate::id::ScheduleId;
+use chrono::{DateTime, Utc};
+use sqlx::PgExecutor;
+
+/// `divvy.promote`: makes ready what has waited for its moment.
+///
+/// # Errors
+/// When the database refuses or is lost.
+pub async fn promote(executor: impl PgExecutor<'_>, max: i32) -> Result<i32> {
+    Ok(sqlx::query_scalar("select divvy.promote($1)").bind(max).fetch_one(executor).await?)
+}
+
+/// `divvy.reclaim`: takes back the splits of ended leases.
+///
+/// # Errors
+/// When the database refuses or is lost.
+pub async fn reclaim(executor: impl PgExecutor<'_>, max: i32) -> Result<i32> {
+    Ok(sqlx::query_scalar("select divvy.reclaim($1)").bind(max).fetch_one(executor).await?)
+}
+
+/// `divvy.settle`: the reduce check. Opens the reduce of tasks whose splits have all ended, or ends them.
+///
+/// # Errors
+/// When the database refuses or is lost.
+pub async fn settle(executor: impl PgExecutor<'_>, max: i32) -> Result<i32> {
+    Ok(sqlx::query_scalar("select divvy.settle($1)").bind(max).fetch_one(executor).await?)
+}
+
+/// `divvy.prune`: deletes what has outlived its retention.
+///
+/// # Errors
+/// When the database refuses or is lost.
+pub async fn prune(executor: impl PgExecutor<'_>, max: i32) -> Result<i32> {
+    Ok(sqlx::query_scalar("select divvy.prune($1)").bind(max).fetch_one(executor).await?)
+}
+
+/// `divvy.advance_low_water`: moves the marks below which nothing is ready.
+///
+/// # Errors
+/// When the database refuses or is lost.
+pub async fn advance_low_water(executor: impl PgExecutor<'_>) -> Result<i32> {
+    Ok(sqlx::query_scalar("select divvy.advance_low_water()").fetch_one(executor).await?)
+}
+
+/// `divvy.fire_due`: makes the task of each schedule whose next moment has come.
+///
+/// # Errors
+/// When the database refuses or is lost.
+pub async fn fire_due(executor: impl PgExecutor<'_>, max: i32) -> Result<i32> {
+    Ok(sqlx::query_scalar("select divvy.fire_due($1)").bind(max).fetch_one(executor).await?)
+}
+
+/// `divvy.tick`: every duty once, each with what it did. Cron schedules need a plan first: `leader::fire`.
+///
+/// # Errors
+/// When the database refuses or is lost.
+pub async fn tick(executor: impl PgExecutor<'_>, max: i32) -> Result<Vec<(String, i32)>> {
+    Ok(sqlx::query_as("select duty, done from divvy.tick($1)").bind(max).fetch_all(executor).await?)
+}
+
+/// A cron schedule without a next moment.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct Unplanned {
+    /// Its id.
+    pub schedule_id: ScheduleId,
+    /// Its name.
+    pub name: String,
+    /// The cron text, not yet parsed.
+    pub cron: String,
+    /// The zone whose clock it reads.
+    pub timezone: String,
+    /// What becomes of a local time that the clock skips.
+    pub dst_gap: String,
+    /// What becomes of a local time that comes twice.
+    pub dst_fold: String,
+    /// Moments up to here are decided.
+    pub planned_from: DateTime<Utc>,
+    /// It fires no later than this.
+    pub ends_at: Option<DateTime<Utc>>,
+    /// The database's clock.
+    pub server_now: DateTime<Utc>,
+}
+
+/// `divvy.schedules_to_plan`.
+///
+/// # Errors
+/// When the database refuses or is lost.
+pub async fn schedules_to_plan(executor: impl PgExecutor<'_>, max: i32) -> Result<Vec<Unplanned>> {
+    let query =
+        "select schedule_id, name, cron, timezone, dst_gap, dst_fold, planned_from, ends_at, server_now
+                   from divvy.schedules_to_plan($1)";
+    Ok(sqlx::query_as(query).bind(max).fetch_all(executor).await?)
+}
+
+/// `divvy.plan_schedule`: sets the next moment, none meaning never again, and records the missed ones. False
+/// when another caller has planned meanwhile.
+///
+/// # Errors
+/// When the database refuses or is lost.
+pub async fn plan_schedule(
+    executor: impl PgExecutor<'_>,
+    schedule: ScheduleId,
+    planned_from: DateTime<Utc>,
+    next_fire_at: Option<DateTime<Utc>>,
+    missed: &[DateTime<Utc>],
+) -> Result<bool> {
+    let query = sqlx::query_scalar("select divvy.plan_schedule($1, $2, $3, $4)");
+    Ok(query.bind(schedule).bind(planned_from).bind(next_fire_at).bind(missed).fetch_one(executor).await?)
+}
+
+/// `divvy.refuse_schedule`: sets a schedule aside that can't be understood, with the reason.
+///
+/// # Errors
+/// When the database refuses or is lost.
+pub async fn refuse_schedule(
+    executor: impl PgExecutor<'_>,
+    schedule: ScheduleId,
+    reason: &str,
+) -> Result<()> {
+    sqlx::query("select divvy.refuse_schedule($1, $2)").bind(schedule).bind(reason).execute(executor).await?;
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! The SQL files, built into the program. A test compares these lists with the directories.
+
+use sqlx::SqlSafeStr;
+use sqlx::migrate::{Migration, MigrationType};
+
+/// This divvy's version; the rules of a newer one are never replaced by an older one's.
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// One SQL file.
+#[derive(Debug, Clone, Copy)]
+pub struct Source {
+    /// The path inside the package, such as `migrations/0001_tables.sql`.
+    pub file: &'static str,
+    /// The file's text.
+    pub text: &'static str,
+}
+
+macro_rules! sources {
+    ($($file:literal),* $(,)?) => {
+        &[$(Source { file: $file, text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/", $file)) }),*]
+    };
+}
+
+/// The tables' history, in order; up only, never edited after a release.
+pub const MIGRATIONS: &[Source] = sources!["migrations/0001_tables.sql"];
+
+/// The rules: functions and views, in the order in which they are applied.
+pub const RULES: &[Source] = sources!["sql/00_clock.sql"];
+
+impl Source {
+    /// The file's name without folder and ending, such as `0001_tables`.
+    pub fn name(&self) -> &'static str {
+        let name = self.file.rsplit('/').next().unwrap_or(self.file);
+        name.strip_suffix(".sql").unwrap_or(name)
+    }
+
+    /// The leading number of the name; 0 where there is none, which a test excludes.
+    pub fn number(&self) -> i32 {
+        self.name().split('_').next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
+    }
+
+    /// The SHA-384 of the text, in hexadecimal.
+    pub fn checksum(&self) -> String {
+        checksum(self.text.to_owned())
+    }
+}
+
+/// The checksum of all rules together.
+pub(super) fn rules_checksum() -> String {
+    checksum(whole(RULES))
+}
+
+/// The checksum of everything `migrate` would apply to an empty database: equal fingerprints, equal schema.
+pub fn fingerprint() -> String {
+    checksum(whole(MIGRATIONS) + &whole(RULES))
+}
+
+fn whole(sources: &[Source]) -> String {
+    sources.iter().map(|source| format!("-- {}\n{}\n", source.file, source.text)).collect()
+}
+
+/// sqlx computes the digest for its own migrations; ours use the same one instead of a second library.
+fn checksum(text: String) -> String {
+    let text = sqlx::AssertSqlSafe(text).into_sql_str();
+    let digest = Migration::new(0, "".into(), MigrationType::Simple, text, false).checksum;
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}

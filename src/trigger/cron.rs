@@ -1,0 +1,133 @@
+//! Cron expressions in a time zone.
+//!
+//! The `cron` crate parses fields and walks over naive local time; it is never shown a zone, because there it
+//! skips the days of a gap and answers moments in the past in a fold. Mapping to instants is `zone.rs`.
+
+use super::bad;
+use super::day::DateFilter;
+use super::field::Fields;
+use super::zone::{DstFold, DstGap, LocalClock};
+use crate::Result;
+use ::cron::{Schedule, TimeUnitSpec};
+use chrono::{DateTime, NaiveDateTime, SubsecRound, Utc};
+use chrono_tz::Tz;
+use std::fmt;
+
+/// Longest cron text, in bytes.
+const TEXT_MAX: usize = 1_000;
+
+/// Most expressions of one text.
+const EXPRESSIONS_MAX: usize = 20;
+
+/// Most dates a filter may refuse before the search ends: more than there are from 1970 to 2100.
+const DATES_MAX: usize = 50_000;
+
+/// Expressions such as `0 3 * * MON-FRI`, separated by `;`, and the zone whose clock they read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cron {
+    text: String,
+    rules: Vec<Rule>,
+    clock: LocalClock,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Rule {
+    schedule: Schedule,
+    filters: Vec<DateFilter>,
+    clock: LocalClock,
+}
+
+impl Cron {
+    pub(super) fn parse(text: &str, zone: Tz, gap: DstGap, fold: DstFold) -> Result<Self> {
+        let text = text.trim();
+        if text.len() > TEXT_MAX {
+            return Err(bad(format!("cron text has {} bytes: at most {TEXT_MAX} expected", text.len())));
+        }
+        let expressions: Vec<&str> = text.split(';').map(str::trim).collect();
+        if expressions.len() > EXPRESSIONS_MAX {
+            return Err(bad(format!(
+                "cron text has {} expressions: at most {EXPRESSIONS_MAX} expected",
+                expressions.len()
+            )));
+        }
+        let clock = LocalClock { zone, gap, fold };
+        let mut rules = Vec::new();
+        for expression in expressions {
+            let found = Rule::parse(expression, clock)?;
+            if found.iter().all(|rule| rule.next_after(DateTime::UNIX_EPOCH).is_none()) {
+                return Err(bad(format!(
+                    "cron expression {expression:?} never fires: a date that exists between 1970 and 2100 expected"
+                )));
+            }
+            rules.extend(found);
+        }
+        Ok(Self { text: text.to_owned(), rules, clock })
+    }
+
+    /// The zone whose clock the fields read.
+    pub fn zone(&self) -> Tz {
+        self.clock.zone
+    }
+
+    pub(super) fn next_after(&self, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        // Moments are whole seconds, so what is later than `after` is later than its whole second.
+        let after = after.trunc_subsecs(0);
+        self.rules.iter().filter_map(|rule| rule.next_after(after)).min()
+    }
+}
+
+impl fmt::Display for Cron {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Rule {
+    /// One expression, which is one rule, or two where either day field lets a date through.
+    fn parse(expression: &str, clock: LocalClock) -> Result<Vec<Self>> {
+        let fields = Fields::parse(named(expression)?)?;
+        let rule = |(schedule, filters): (Schedule, Vec<DateFilter>)| {
+            // The rule of cron(8): with every hour or every minute a job follows elapsed time.
+            let elapsed = schedule.hours().is_all() || schedule.minutes().is_all();
+            Self { clock: if elapsed { clock.elapsed() } else { clock }, schedule, filters }
+        };
+        Ok(fields.schedules()?.into_iter().map(rule).collect())
+    }
+
+    fn next_after(&self, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.clock.next_after(after, |local| self.next_local(local))
+    }
+
+    /// The first matching local time later than `local`.
+    fn next_local(&self, local: NaiveDateTime) -> Option<NaiveDateTime> {
+        let mut last = local;
+        for _ in 0..DATES_MAX {
+            let found = self.schedule.after(&last.and_utc()).next()?.naive_utc();
+            if self.filters.iter().all(|filter| filter.matches(found.date())) {
+                return Some(found);
+            }
+            // Nothing else on this date can match either: go on at its end.
+            last = found.date().and_hms_opt(23, 59, 59)?;
+        }
+        None
+    }
+}
+
+/// The fields behind a name.
+fn named(expression: &str) -> Result<&str> {
+    match expression.to_ascii_lowercase().as_str() {
+        "@yearly" | "@annually" => Ok("0 0 1 1 *"),
+        "@monthly" => Ok("0 0 1 * *"),
+        "@weekly" => Ok("0 0 * * 0"),
+        "@daily" | "@midnight" => Ok("0 0 * * *"),
+        "@hourly" => Ok("0 * * * *"),
+        name if name.starts_with('@') => Err(bad(format!(
+            "cron name {expression:?} is not known: @yearly, @monthly, @weekly, @daily, @hourly, or @every 90s on \
+             its own, expected"
+        ))),
+        text if text.starts_with("tz=") || text.starts_with("cron_tz=") => Err(bad(format!(
+            "cron expression {expression:?} brings its own zone: the zone belongs in timezone"
+        ))),
+        _ => Ok(expression),
+    }
+}

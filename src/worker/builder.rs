@@ -1,0 +1,213 @@
+//! Putting a worker together.
+
+use super::{Core, LaneSpec, Worker, meta};
+use crate::handler::{Handler, erase};
+use crate::store::worker::Registration;
+use crate::store::{Store, pool};
+use crate::{Error, ErrorKind, Result};
+use sqlx::PgPool;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// More would not make one process faster.
+const SLOTS_MAX: usize = 10_000;
+const SLOTS_DEFAULT: usize = 1;
+const NAME_CHARS_MAX: usize = 100;
+const LEASE_LEAST: Duration = Duration::from_secs(1);
+const LEASE_MOST: Duration = Duration::from_secs(24 * 60 * 60);
+const POLL_LEAST: Duration = Duration::from_millis(10);
+const CONTROL_CONNECTIONS: u32 = 4;
+
+/// A worker being put together. [`Builder::build`] tells all faults at once.
+#[must_use]
+pub struct Builder {
+    pool: PgPool,
+    listen: Option<PgPool>,
+    lanes: Vec<LaneSpec>,
+    name: Option<String>,
+    lease: Option<Duration>,
+    grace: Duration,
+    poll: Duration,
+    timeout: Duration,
+    control_connections: u32,
+    early_slots: bool,
+}
+
+impl Builder {
+    pub(super) fn new(pool: PgPool) -> Self {
+        Self {
+            listen: Some(pool.clone()),
+            pool,
+            lanes: Vec::new(),
+            name: None,
+            lease: None,
+            grace: Duration::from_secs(30),
+            poll: Duration::from_secs(1),
+            timeout: Duration::from_secs(15 * 60),
+            control_connections: CONTROL_CONNECTIONS,
+            early_slots: false,
+        }
+    }
+
+    /// Serves the handler's own type, in one slot unless [`Builder::slots`] follows.
+    pub fn handler<H: Handler>(self, handler: H) -> Self {
+        self.handler_as(H::TASK_TYPE, handler)
+    }
+
+    /// Serves a type of another name.
+    pub fn handler_as<H: Handler>(mut self, task_type: impl Into<String>, handler: H) -> Self {
+        let (task_type, handler) = (task_type.into(), erase(handler));
+        self.lanes.push(LaneSpec { task_type, slots: SLOTS_DEFAULT, handler });
+        self
+    }
+
+    /// How many splits of the handler added last run at once in this worker.
+    pub fn slots(mut self, slots: usize) -> Self {
+        match self.lanes.last_mut() {
+            Some(lane) => lane.slots = slots,
+            None => self.early_slots = true,
+        }
+        self
+    }
+
+    /// A name for people. Default: `worker-` and the beginning of its id.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// The lease of its claims, 1 s to 1 day. Default: the longest of the claimed types'.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = Some(lease);
+        self
+    }
+
+    /// How long started splits may take to finish after a stop. Default 30 s.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// How often to look without being notified, at least 10 ms. Default 1 s, spread by a fifth.
+    pub fn poll(mut self, poll: Duration) -> Self {
+        self.poll = poll;
+        self
+    }
+
+    /// How long a split may run whose type has no limit of its own. Default 15 min.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Listens through another pool's address: a direct one, where the work pool goes through a pooler.
+    pub fn listen_through(mut self, direct: PgPool) -> Self {
+        self.listen = Some(direct);
+        self
+    }
+
+    /// Doesn't listen: work is found by polling alone. For transaction poolers without a direct address.
+    pub fn poll_only(mut self) -> Self {
+        self.listen = None;
+        self
+    }
+
+    /// How many connections the protocol uses beside the pool. Default 4, and two more for heartbeats and
+    /// listening.
+    pub fn control_connections(mut self, connections: u32) -> Self {
+        self.control_connections = connections;
+        self
+    }
+
+    /// The worker, not yet connected.
+    ///
+    /// # Errors
+    /// Config, naming every fault.
+    pub fn build(self) -> Result<Worker> {
+        let faults = self.faults();
+        if !faults.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("the worker can't be built: {}", faults.join("; ")),
+            ));
+        }
+        let id = Uuid::now_v7();
+        let name = self.name.unwrap_or_else(|| {
+            let id = id.simple().to_string();
+            format!("worker-{}", &id[id.len() - 8..])
+        });
+        let task_types: Vec<_> = self.lanes.iter().map(|lane| lane.task_type.clone()).collect();
+        let slots = self.lanes.iter().map(|lane| lane.slots).sum::<usize>();
+        let registration = Registration {
+            worker: id,
+            name: name.clone(),
+            task_types: task_types.clone(),
+            slots: i32::try_from(slots).unwrap_or(i32::MAX),
+            meta: meta(&self.lanes),
+        };
+        let core = Core {
+            id,
+            name,
+            task_types,
+            registration,
+            control: Store::new(pool::beside(&self.pool, self.control_connections)),
+            pulse: Store::new(pool::beside(&self.pool, 1)),
+            work: self.pool,
+            lease: self.lease,
+            grace: self.grace,
+            poll: self.poll,
+            default_timeout: self.timeout,
+            timeouts: Mutex::new(HashMap::new()),
+        };
+        Ok(Worker { core: Arc::new(core), lanes: self.lanes, listen: self.listen })
+    }
+
+    fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        if self.lanes.is_empty() {
+            faults.push("it has no handler".to_owned());
+        }
+        if self.early_slots {
+            faults.push("slots were given before any handler".to_owned());
+        }
+        let mut seen = HashSet::new();
+        for LaneSpec { task_type, slots, .. } in &self.lanes {
+            if !is_type_name(task_type) {
+                faults.push(format!("task type {task_type:?} is not 1 to 100 characters of a-z 0-9 _ . : -"));
+            }
+            if !seen.insert(task_type) {
+                faults.push(format!("task type {task_type:?} has two handlers"));
+            }
+            if !(1..=SLOTS_MAX).contains(slots) {
+                faults.push(format!("task type {task_type:?} has {slots} slots, not 1 to {SLOTS_MAX}"));
+            }
+        }
+        if let Some(name) = &self.name
+            && (name.is_empty() || name.chars().count() > NAME_CHARS_MAX || name.contains('\0'))
+        {
+            faults.push(format!("the name {name:?} is not 1 to {NAME_CHARS_MAX} characters"));
+        }
+        if let Some(lease) = self.lease
+            && !(LEASE_LEAST..=LEASE_MOST).contains(&lease)
+        {
+            faults.push(format!("the lease {lease:?} is not within {LEASE_LEAST:?} to {LEASE_MOST:?}"));
+        }
+        if self.poll < POLL_LEAST {
+            faults.push(format!("the poll interval {:?} is below {POLL_LEAST:?}", self.poll));
+        }
+        if self.timeout.is_zero() {
+            faults.push("the timeout is zero".to_owned());
+        }
+        if self.control_connections == 0 {
+            faults.push("it has no control connection".to_owned());
+        }
+        faults
+    }
+}
+
+fn is_type_name(name: &str) -> bool {
+    (1..=100).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_.:-".contains(&b))
+}

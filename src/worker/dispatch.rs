@@ -1,0 +1,310 @@
+//! The loop that owns all of a worker's state: fills slots, gathers what finished, makes the rounds.
+
+use super::backoff::Backoff;
+use super::executor::{Ended, Execution};
+use super::lane::Lane;
+use super::lease::Leases;
+use super::round::{Round, round};
+use super::settle::{Settled, settle};
+use super::signals::Signals;
+use super::{Core, Summary};
+use crate::handler::Settlement;
+use crate::id::{SplitId, Token};
+use crate::store::claim::{Ask, Claimed};
+use crate::store::complete::Finished;
+use crate::store::state::Completed;
+use crate::{Error, ErrorKind, Result};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
+use tokio::time::Instant;
+
+/// A wait of zero would be a busy loop.
+const WAIT_LEAST: Duration = Duration::from_millis(5);
+
+type Joined = Result<(Id, (Ended, Duration)), JoinError>;
+
+pub(super) struct Dispatcher {
+    core: Arc<Core>,
+    signals: Arc<Signals>,
+    leases: Arc<Leases>,
+    lanes: Vec<Lane>,
+    running: JoinSet<(Ended, Duration)>,
+    /// Which lane and split each running task is for: a task that ends badly can't say so itself.
+    whose: HashMap<Id, (usize, SplitId, Token)>,
+    finished: Vec<Finished>,
+    round: Option<JoinHandle<Result<Round>>>,
+    /// What the round under way completes; kept here in case it fails.
+    batch: Arc<Vec<Finished>>,
+    /// How many splits the round under way has asked for.
+    asked: usize,
+    /// There may be work that nobody asked for yet.
+    hungry: bool,
+    next_look: Instant,
+    backoff: Backoff,
+    /// After a failed round: not before this.
+    not_before: Option<Instant>,
+    grace_ends: Option<Instant>,
+    summary: Summary,
+}
+
+enum Event {
+    Stop,
+    GraceOver,
+    Look,
+    RoundEnded(Result<Result<Round>, JoinError>),
+    SplitEnded(Joined),
+}
+
+impl Dispatcher {
+    pub(super) fn new(core: Arc<Core>, lanes: Vec<Lane>, leases: Arc<Leases>, signals: Arc<Signals>) -> Self {
+        Self {
+            core,
+            signals,
+            leases,
+            lanes,
+            running: JoinSet::new(),
+            whose: HashMap::new(),
+            finished: Vec::new(),
+            round: None,
+            batch: Arc::default(),
+            asked: 0,
+            hungry: true,
+            next_look: Instant::now(),
+            backoff: Backoff::new(),
+            not_before: None,
+            grace_ends: None,
+            summary: Summary::default(),
+        }
+    }
+
+    /// Works until it is to stop and nothing is left to do.
+    pub(super) async fn run(mut self) -> Summary {
+        loop {
+            if self.grace_ends.is_none() {
+                self.fill_slots();
+            }
+            if self.grace_ends.is_some() && self.through() {
+                return self.summary;
+            }
+            self.begin_round();
+            match self.next_event().await {
+                Event::Stop => self.begin_stop(),
+                Event::GraceOver => self.signals.abort.cancel(),
+                Event::Look => self.hungry = true,
+                Event::RoundEnded(ended) => self.round_ended(ended),
+                Event::SplitEnded(joined) => self.split_ended(joined),
+            }
+        }
+    }
+
+    /// One claim, its splits, their outcomes.
+    pub(super) async fn once(mut self) -> Result<Summary> {
+        let core = self.core.clone();
+        let first = round(&core, &self.signals, &[], self.ask()).await?;
+        self.take_in(first.claimed);
+        self.fill_slots();
+        while let Some(joined) = self.running.join_next_with_id().await {
+            self.split_ended(joined);
+            self.fill_slots();
+        }
+        let batch = std::mem::take(&mut self.finished);
+        if !batch.is_empty() {
+            let last = round(&core, &self.signals, &batch, None).await?;
+            self.count(&batch, &last);
+        }
+        Ok(self.summary)
+    }
+
+    fn through(&self) -> bool {
+        // After the grace, a database that is away keeps nobody waiting: leases bring the splits back.
+        let given_up = self.signals.abort.is_cancelled() && self.not_before.is_some();
+        self.running.is_empty() && self.round.is_none() && (self.finished.is_empty() || given_up)
+    }
+
+    async fn next_event(&mut self) -> Event {
+        let wake = self.not_before.unwrap_or(self.next_look);
+        let stopping = self.grace_ends.is_some();
+        let aborted = self.signals.abort.is_cancelled();
+        tokio::select! {
+            joined = self.running.join_next_with_id(), if !self.running.is_empty() => match joined {
+                Some(joined) => Event::SplitEnded(joined),
+                None => Event::Look,
+            },
+            ended = async { match &mut self.round { Some(task) => task.await, None => std::future::pending().await } } => {
+                self.round = None;
+                Event::RoundEnded(ended)
+            },
+            () = self.signals.stop.cancelled(), if !stopping => Event::Stop,
+            () = tokio::time::sleep_until(self.grace_ends.unwrap_or(wake)), if stopping && !aborted => Event::GraceOver,
+            () = self.signals.look.notified(), if !stopping => Event::Look,
+            () = tokio::time::sleep_until(wake), if self.round.is_none() => {
+                self.not_before = None;
+                // Until a round says better; also keeps this branch from firing again at once.
+                self.next_look = Instant::now() + self.core.poll;
+                Event::Look
+            },
+        }
+    }
+
+    fn fill_slots(&mut self) {
+        for at in 0..self.lanes.len() {
+            while let Some((split, held)) = self.lanes[at].start() {
+                let key = (split.split_id, split.token);
+                let work = Execution::new(&self.core, &self.signals, &self.lanes[at], split, held);
+                let task = self.running.spawn(async move {
+                    let started = Instant::now();
+                    let ended = work.run().await;
+                    (ended, started.elapsed())
+                });
+                self.whose.insert(task.id(), (at, key.0, key.1));
+            }
+        }
+    }
+
+    /// Stops: what hasn't started goes back at once, in tasks that the grace bounds like all others.
+    fn begin_stop(&mut self) {
+        self.grace_ends = Some(Instant::now() + self.core.grace);
+        for at in 0..self.lanes.len() {
+            while let Some((split, held)) = self.lanes[at].give_back() {
+                let (core, signals) = (self.core.clone(), self.signals.clone());
+                let key = (split.split_id, split.token);
+                let task = self.running.spawn(async move {
+                    let settled = settle(&core, &signals, key, &held, Settlement::Release).await;
+                    (Ended::Settled(settled), Duration::MAX)
+                });
+                self.whose.insert(task.id(), (at, key.0, key.1));
+            }
+        }
+    }
+
+    fn ask(&self) -> Option<Ask> {
+        if self.grace_ends.is_some() || self.signals.quiet.load(Ordering::Relaxed) {
+            return None;
+        }
+        let open: Vec<_> = self.lanes.iter().filter(|lane| lane.room() > 0).collect();
+        (!open.is_empty()).then(|| Ask {
+            worker: self.core.id,
+            task_types: open.iter().map(|lane| lane.task_type.clone()).collect(),
+            per_type: open.iter().map(|lane| i32::try_from(lane.room()).unwrap_or(i32::MAX)).collect(),
+            lease: self.core.lease,
+        })
+    }
+
+    /// Begins a round if none is under way and there is something to say or to ask. While one is under way
+    /// finished splits gather, so batches grow with the load and a lone split doesn't wait.
+    fn begin_round(&mut self) {
+        if self.round.is_some() || self.not_before.is_some() {
+            return;
+        }
+        let ask = if self.hungry || !self.finished.is_empty() { self.ask() } else { None };
+        if ask.is_none() && self.finished.is_empty() {
+            return;
+        }
+        self.asked = ask.as_ref().map_or(0, |ask| usize::try_from(ask.max()).unwrap_or(0));
+        self.hungry = self.hungry && ask.is_none();
+        self.batch = Arc::new(std::mem::take(&mut self.finished));
+        let (core, signals, batch) = (self.core.clone(), self.signals.clone(), self.batch.clone());
+        self.round = Some(tokio::spawn(async move { round(&core, &signals, &batch, ask).await }));
+    }
+
+    fn round_ended(&mut self, ended: Result<Result<Round>, JoinError>) {
+        let batch = std::mem::take(&mut self.batch);
+        let answer = ended.unwrap_or_else(|error| {
+            Err(Error::new(ErrorKind::Database, "a round ended early").caused_by(error))
+        });
+        match answer {
+            Ok(round) => {
+                self.backoff.reset();
+                self.count(&batch, &round);
+                if self.asked > 0 {
+                    let taken = round.claimed.len();
+                    // Until a claim comes back empty: only then does the database know that we wait, and
+                    // wakes us.
+                    self.hungry |= taken > 0;
+                    self.next_look = Instant::now() + self.pause(round.wait);
+                    self.take_in(round.claimed);
+                }
+            }
+            Err(error) => {
+                let pause = self.backoff.next();
+                tracing::warn!(worker.id = %self.core.id, %error, retry_in_ms = pause.as_millis(), "a round failed");
+                self.finished.extend(batch.iter().cloned());
+                self.hungry = true;
+                self.not_before = Some(Instant::now() + pause);
+            }
+        }
+    }
+
+    /// How long until the next look without being woken: the poll interval or what the database expects,
+    /// whichever is shorter, spread so that a fleet does not look in step.
+    fn pause(&self, expected: Option<Duration>) -> Duration {
+        let poll = self.core.poll.mul_f64(rand::random_range(0.8..1.2));
+        expected.map_or(poll, |expected| expected.clamp(WAIT_LEAST, poll.max(WAIT_LEAST)))
+    }
+
+    fn take_in(&mut self, claimed: Vec<Claimed>) {
+        for split in claimed {
+            let held = self.leases.insert(split.split_id, split.token);
+            match self.lanes.iter_mut().find(|lane| lane.task_type == split.task_type) {
+                Some(lane) => lane.queue(split, held),
+                None => {
+                    tracing::error!(split.id = %split.split_id, "claimed split {} of a type not asked for", split.split_id)
+                }
+            }
+        }
+        if self.grace_ends.is_some() && self.lanes.iter().any(Lane::has_queued) {
+            // The stop came while this claim was under way.
+            let grace_ends = self.grace_ends;
+            self.begin_stop();
+            self.grace_ends = grace_ends;
+        }
+    }
+
+    fn count(&mut self, batch: &[Finished], round: &Round) {
+        for (_, verdict) in &round.completed {
+            match verdict {
+                Completed::Ok | Completed::Already => self.summary.succeeded += 1,
+                Completed::Cancelled | Completed::Lost => self.summary.lost += 1,
+            }
+        }
+        self.summary.failed += round.refused.len() as u64;
+        for one in batch {
+            self.leases.remove(one.split_id, one.token);
+        }
+    }
+
+    fn split_ended(&mut self, joined: Joined) {
+        let (id, ended) = match joined {
+            Ok((id, (ended, took))) => (id, Ok((ended, took))),
+            Err(error) => (error.id(), Err(error)),
+        };
+        let Some((lane, split_id, token)) = self.whose.remove(&id) else { return };
+        match ended {
+            Ok((Ended::Finished(result), took)) => {
+                self.lanes[lane].ended(Some(took));
+                // The lease stays until the completion is committed.
+                self.finished.push(Finished { split_id, token, result });
+                return;
+            }
+            Ok((Ended::Settled(settled), took)) => {
+                self.lanes[lane].ended((settled == Settled::Succeeded).then_some(took));
+                match settled {
+                    Settled::Succeeded => self.summary.succeeded += 1,
+                    Settled::Failed => self.summary.failed += 1,
+                    Settled::Continued => self.summary.continued += 1,
+                    Settled::Released => self.summary.released += 1,
+                    Settled::Lost => self.summary.lost += 1,
+                }
+            }
+            Err(error) => {
+                tracing::error!(split.id = %split_id, %error, "split {split_id} is left to its lease");
+                self.lanes[lane].ended(None);
+                self.summary.lost += 1;
+            }
+        }
+        self.leases.remove(split_id, token);
+    }
+}

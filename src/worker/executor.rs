@@ -1,0 +1,201 @@
+//! One split, from its slot to its outcome.
+
+use super::Core;
+use super::lane::Lane;
+use super::lease::Held;
+use super::settle::{Settled, settle};
+use super::signals::Signals;
+use crate::handler::{Context, Door, Erased, HandlerError, Outcome, Settlement, error_json, settlement};
+use crate::id::{SplitId, Token};
+use crate::store::claim::Claimed;
+use crate::store::{complete, sqlstate};
+use crate::{Error, ErrorKind};
+use serde_json::value::RawValue;
+use sqlx::PgTransaction;
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::{JoinError, JoinHandle};
+
+/// How the slot was left.
+pub(super) enum Ended {
+    /// Done, to be completed with the next batch.
+    Finished(Option<Box<RawValue>>),
+    /// Its outcome is stored, or no longer matters.
+    Settled(Settled),
+}
+
+type Answer = Result<Outcome<Option<Box<RawValue>>>, HandlerError>;
+type Body = JoinHandle<(Option<PgTransaction<'static>>, Answer)>;
+
+/// Why a body was not waited for.
+enum Cut {
+    TimedOut,
+    LeaseLost,
+    GraceOver,
+}
+
+/// Everything one execution needs.
+pub(super) struct Execution {
+    core: Arc<Core>,
+    signals: Arc<Signals>,
+    handler: Arc<dyn Erased>,
+    split: Claimed,
+    held: Held,
+    limit: Duration,
+}
+
+impl Execution {
+    pub(super) fn new(
+        core: &Arc<Core>,
+        signals: &Arc<Signals>,
+        lane: &Lane,
+        split: Claimed,
+        held: Held,
+    ) -> Self {
+        let limit = core.timeout(&split.task_type);
+        let (core, signals, handler) = (core.clone(), signals.clone(), lane.handler.clone());
+        Self { core, signals, handler, split, held, limit }
+    }
+
+    /// Runs the handler in a task of its own, so that its panic is an answer, and stores what came of it.
+    pub(super) async fn run(self) -> Ended {
+        let mut body = self.spawn_body();
+        let cut = tokio::select! {
+            joined = &mut body => return self.answered(joined).await,
+            () = tokio::time::sleep(self.limit) => Cut::TimedOut,
+            () = self.lost_for_a_while() => Cut::LeaseLost,
+            () = self.signals.abort.cancelled() => Cut::GraceOver,
+        };
+        self.held.cancel.cancel();
+        body.abort();
+        let settled = match cut {
+            Cut::LeaseLost => Settled::Lost,
+            Cut::GraceOver => self.settle(Settlement::Release).await,
+            Cut::TimedOut => {
+                let message = format!("timed out after {:?}", self.limit);
+                self.settle_failure("timeout", &message).await
+            }
+        };
+        // Code that never awaits can't be stopped: its slot stays taken as long as it really runs.
+        tokio::select! {
+            _ = &mut body => {}
+            () = self.signals.abort.cancelled() => {}
+        }
+        Ended::Settled(settled)
+    }
+
+    fn spawn_body(&self) -> Body {
+        let door = Door::Pools {
+            control: self.core.control.clone(),
+            work: self.core.work.clone(),
+            limit: self.limit,
+            transaction: None,
+        };
+        let mut context =
+            Context::new(self.split.clone(), self.held.cancel.clone(), self.signals.stop.clone(), door);
+        let handler = self.handler.clone();
+        tokio::spawn(async move {
+            let answer = handler.run(&mut context).await;
+            (context.into_transaction(), answer)
+        })
+    }
+
+    /// A handler that ignores the loss of its lease is ended after the grace: its work counts for nothing.
+    async fn lost_for_a_while(&self) {
+        self.held.lost.cancelled().await;
+        tokio::time::sleep(self.core.grace).await;
+    }
+
+    async fn answered(&self, joined: Result<(Option<PgTransaction<'static>>, Answer), JoinError>) -> Ended {
+        let (transaction, answer) = match joined {
+            Ok(answered) => answered,
+            Err(error) => return Ended::Settled(self.panicked(error).await),
+        };
+        match (settlement(answer), transaction) {
+            (Settlement::Complete(result), None) => Ended::Finished(result),
+            (Settlement::Complete(result), Some(transaction)) => {
+                Ended::Settled(self.complete_in(transaction, result).await)
+            }
+            (other, transaction) => {
+                // Dropped, it is rolled back; before the outcome is stored, so its locks are gone then.
+                if let Some(transaction) = transaction {
+                    let _ = tokio::time::timeout(self.limit, transaction.rollback()).await;
+                }
+                if let Settlement::Fail { error, .. } = &other {
+                    self.warn_of(error);
+                }
+                Ended::Settled(self.settle(other).await)
+            }
+        }
+    }
+
+    /// The user's writes and the completion commit together or not at all.
+    async fn complete_in(
+        &self,
+        mut transaction: PgTransaction<'static>,
+        result: Option<Box<RawValue>>,
+    ) -> Settled {
+        let (split, token) = self.key();
+        let commit = async {
+            complete::complete(&mut *transaction, split, token, result.as_deref()).await?;
+            transaction.commit().await.map_err(Error::from)
+        };
+        let error = match tokio::time::timeout(self.limit, commit).await {
+            Ok(Ok(())) => return Settled::Succeeded,
+            Ok(Err(error)) => error,
+            Err(_) => {
+                Error::new(ErrorKind::Database, format!("the commit did not end within {:?}", self.limit))
+            }
+        };
+        match error.kind() {
+            ErrorKind::LeaseLost | ErrorKind::NotFound => Settled::Lost,
+            ErrorKind::Cancelled => self.settle(Settlement::Release).await,
+            // Whether a commit without an answer happened, the token tells: if it did, this changes nothing.
+            _ => {
+                let class = sqlstate::code(&error).unwrap_or_else(|| "commit".to_owned());
+                self.settle_failure(&class, &error.to_string()).await
+            }
+        }
+    }
+
+    async fn panicked(&self, error: JoinError) -> Settled {
+        match error.try_into_panic() {
+            Ok(panic) => self.settle_failure("panic", &panic_message(panic.as_ref())).await,
+            // Nobody aborts a body that is still waited for, so the runtime is going down.
+            Err(_) => self.settle(Settlement::Release).await,
+        }
+    }
+
+    async fn settle_failure(&self, class: &str, message: &str) -> Settled {
+        let error = error_json(class, message);
+        self.warn_of(&error);
+        self.settle(Settlement::Fail { error, retry: true, retry_in: None }).await
+    }
+
+    async fn settle(&self, settlement: Settlement) -> Settled {
+        settle(&self.core, &self.signals, self.key(), &self.held, settlement).await
+    }
+
+    fn key(&self) -> (SplitId, Token) {
+        (self.split.split_id, self.split.token)
+    }
+
+    fn warn_of(&self, error: &serde_json::Value) {
+        tracing::warn!(
+            task.id = %self.split.task_id,
+            split.id = %self.split.split_id,
+            task_type = %self.split.task_type,
+            attempt = self.split.attempt,
+            error = error["message"].as_str().unwrap_or_default(),
+            "attempt {} of split {} failed", self.split.attempt, self.split.split_id
+        );
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    message
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "panicked without a message".to_owned())
+}

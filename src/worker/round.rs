@@ -1,0 +1,121 @@
+//! One round trip: complete the last batch, claim the next.
+
+use super::signals::Signals;
+use super::{CALL_WITHIN, Core};
+use crate::handler::error_json;
+use crate::id::SplitId;
+use crate::store::claim::{Ask, Claimed, Exchange, claim, complete_and_claim, next_wait};
+use crate::store::complete::{self, Finished, complete_many};
+use crate::store::sqlstate;
+use crate::store::state::Completed;
+use crate::{Error, ErrorKind, Result};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// What a round brought.
+#[derive(Debug, Default)]
+pub(super) struct Round {
+    /// What became of the finished splits.
+    pub(super) completed: Vec<(SplitId, Completed)>,
+    /// Splits whose result could not be stored: failed attempts.
+    pub(super) refused: Vec<SplitId>,
+    /// The next splits.
+    pub(super) claimed: Vec<Claimed>,
+    /// When nothing was there: how long nothing is expected to be.
+    pub(super) wait: Option<Duration>,
+}
+
+/// Completes `batch` and claims what `ask` has room for; registers first if the database forgot us.
+pub(super) async fn round(
+    core: &Arc<Core>,
+    signals: &Signals,
+    batch: &[Finished],
+    ask: Option<Ask>,
+) -> Result<Round> {
+    if signals.unknown.load(Ordering::Relaxed) {
+        let (command, _) = core.register().await?;
+        signals.unknown.store(false, Ordering::Relaxed);
+        signals.obey(command);
+    }
+    let answer = match exchange(core, batch, ask.as_ref()).await {
+        Ok(exchange) => {
+            Ok(Round { completed: exchange.completed, claimed: exchange.claimed, ..Round::default() })
+        }
+        Err(error) if !batch.is_empty() && sqlstate::is_value_fault(&error) => {
+            complete_singly(core, batch).await
+        }
+        Err(error) => Err(error),
+    };
+    let mut round = match answer {
+        Ok(round) => round,
+        Err(error) => {
+            // The worker's row was pruned, or the database is another one now: say again who we are.
+            if error.kind() == ErrorKind::NotFound || sqlstate::is_connection_lost(&error) {
+                signals.unknown.store(true, Ordering::Relaxed);
+            }
+            return Err(error);
+        }
+    };
+    if ask.is_some() && round.claimed.is_empty() {
+        let types = core.task_types.clone();
+        round.wait = core
+            .control
+            .bounded(CALL_WITHIN, move |c| Box::pin(async move { next_wait(c, &types).await }))
+            .await?;
+    }
+    Ok(round)
+}
+
+async fn exchange(core: &Arc<Core>, batch: &[Finished], ask: Option<&Ask>) -> Result<Exchange> {
+    let (batch, ask) = (batch.to_vec(), ask.cloned());
+    core.control
+        .bounded(CALL_WITHIN, move |c| {
+            Box::pin(async move {
+                match ask {
+                    Some(ask) if batch.is_empty() => {
+                        Ok(Exchange { completed: Vec::new(), claimed: claim(c, &ask).await? })
+                    }
+                    Some(ask) => complete_and_claim(c, &batch, &ask).await,
+                    None => Ok(Exchange { completed: complete_many(c, &batch).await?, claimed: Vec::new() }),
+                }
+            })
+        })
+        .await
+}
+
+/// One of the batch has a result that can't be stored: the others must not suffer for it.
+async fn complete_singly(core: &Arc<Core>, batch: &[Finished]) -> Result<Round> {
+    let mut round = Round::default();
+    for one in batch {
+        let own = vec![one.clone()];
+        let verdicts = core
+            .control
+            .bounded(CALL_WITHIN, move |c| Box::pin(async move { complete_many(c, &own).await }))
+            .await;
+        match verdicts {
+            Ok(verdicts) => round.completed.extend(verdicts),
+            Err(error) if sqlstate::is_value_fault(&error) => {
+                refuse(core, one, &error).await?;
+                round.refused.push(one.split_id);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(round)
+}
+
+async fn refuse(core: &Arc<Core>, one: &Finished, why: &Error) -> Result<()> {
+    let (split, token, error) = (one.split_id, one.token, error_json("result", &why.to_string()));
+    tracing::warn!(split.id = %split, error = %why, "the result of split {split} could not be stored");
+    let failed = core
+        .control
+        .bounded(CALL_WITHIN, move |c| {
+            Box::pin(async move { complete::fail(c, split, token, &error, true, None).await })
+        })
+        .await;
+    match failed {
+        Err(error) if !error.is_lease_lost() => Err(error),
+        _ => Ok(()),
+    }
+}
