@@ -7,6 +7,7 @@
 
 pub mod database;
 pub mod db;
+pub mod demo;
 pub mod migrate;
 
 use crate::{Error, ErrorKind, config};
@@ -50,6 +51,11 @@ impl Global {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run a real batch job on real data, kill one of its workers, and prove the result
+    Demo(demo::Args),
+    /// (internal) One worker process of the demo, until its standard input is closed
+    #[command(name = crate::demo::workers::SUBCOMMAND, hide = true)]
+    DemoWorker,
     /// Bring the database to this version's schema
     Migrate(migrate::Args),
     /// The embedded Postgres: its address, a psql in it, stopping and resetting it
@@ -68,6 +74,8 @@ enum Command {
 async fn run(cli: Cli) -> anyhow::Result<()> {
     let global = &cli.global;
     match cli.command {
+        Command::Demo(args) => demo::run(args, global).await,
+        Command::DemoWorker => demo::work(global).await,
         Command::Migrate(args) => migrate::run(args, global).await,
         Command::Db(args) => db::run(args, global).await,
         Command::Watchdog { root, discard } => Ok(crate::embedded::watch(&root, discard).await?),

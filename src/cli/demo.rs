@@ -3,8 +3,6 @@
 use std::io::Write;
 
 use anyhow::bail;
-use sqlx::PgConnection;
-use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 
 use super::{Global, database};
@@ -13,6 +11,7 @@ use crate::demo::run::{self, LEASE, Options};
 use crate::demo::screen::Screen;
 use crate::demo::show::Outcome;
 use crate::demo::workers::{Addresses, name_of};
+use crate::leader::Leader;
 use crate::store::{connect, migrate};
 use crate::worker::Worker;
 
@@ -125,18 +124,23 @@ pub async fn work(global: &Global) -> anyhow::Result<()> {
     let database = database::connect(global, WORKER_CONNECTIONS).await?;
     let worker = Worker::builder(database.pool.clone())
         .name(name_of(std::process::id()))
-        .lease(LEASE)
-        .slots(WORKER_SLOTS)
         .handler(Collisions::default())
+        .slots(WORKER_SLOTS)
+        .lease(LEASE)
         .build()?;
     let shutdown = CancellationToken::new();
     let closed = shutdown.clone();
-    tokio::spawn(async move {
+    std::thread::spawn(move || {
         // Whatever ends the reading, an end or an error, means that the demo is gone.
-        let _ = tokio::io::stdin().read_to_end(&mut Vec::new()).await;
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
         closed.cancel();
     });
-    worker.run(shutdown).await?;
+    let leader = Leader::new(database.addresses.direct.clone(), name_of(std::process::id()));
+    let leading = tokio::spawn(leader.run(shutdown.clone()));
+    let worked = worker.run(shutdown.clone()).await;
+    shutdown.cancel();
+    leading.await?;
     database.close().await?;
+    worked?;
     Ok(())
 }
