@@ -47,7 +47,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let database = database::connect(global, 1).await?;
     let outcome = tokio::select! {
         outcome = show(&args, global, &database) => outcome,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted; the next demo clears up after this one")),
+        _ = tokio::signal::ctrl_c() => interrupted(&database).await,
     };
     if args.keep && outcome.is_ok() {
         tokio::signal::ctrl_c().await?;
@@ -56,14 +56,23 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     outcome
 }
 
+/// The run was dropped, and with it its workers were killed.
+async fn interrupted(database: &database::Database) -> anyhow::Result<()> {
+    let mut connection = connect::connect(&database.addresses.direct).await?;
+    run::cancel_open(&mut connection, "the demo was interrupted").await?;
+    bail!("interrupted: the task is being cancelled");
+}
+
 async fn show(args: &Args, global: &Global, database: &database::Database) -> anyhow::Result<()> {
     let mut screen = Screen::new();
     screen.say("divvy demo: which names look different and are one once normalised?\n");
     let options = &database.addresses.direct;
     let mut connection = connect::connect(options).await?;
     let facts = connect::facts(&mut connection).await?;
-    let whose = if database.embedded_url.is_some() { "divvy's own, at" } else { "at" };
-    screen.fact("database", &format!("Postgres {}, {whose} {}", facts.version, connect::place(options)));
+    // "15.18 (Debian 15.18-0+deb12u1)" → "15.18"
+    let version = facts.version.split(' ').next().unwrap_or_default();
+    let whose = if database.embedded_url.is_some() { "divvy's own at" } else { "at" };
+    screen.fact("database", &format!("Postgres {version}, {whose} {}", connect::place(options)));
     migrate::migrate(options).await?;
 
     let given = global.database();

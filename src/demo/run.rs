@@ -1,6 +1,6 @@
 //! The demo from its first line to its verdict.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -81,6 +81,7 @@ pub async fn run(
         tables::tamper(connection).await?;
         screen.say("  one row of the report is changed now, as you wished (--tamper)");
     }
+    screen.say("  checking against Postgres' own normalize()");
     let checking = Instant::now();
     let differences = tables::differences(connection).await?;
     let check_seconds = checking.elapsed().as_secs_f64();
@@ -99,15 +100,24 @@ pub async fn run(
     })
 }
 
-/// Loads the input, declares the type and enqueues the one task.
-async fn prepare(connection: &mut PgConnection, options: &Options, screen: &Screen) -> Result<TaskId> {
-    let leftovers: Vec<TaskId> = sqlx::query_scalar(include_str!("leftovers.sql"))
+/// Cancels the demo's open tasks: there are none unless one was interrupted.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn cancel_open(connection: &mut PgConnection, reason: &str) -> Result<()> {
+    let open: Vec<TaskId> = sqlx::query_scalar(include_str!("open.sql"))
         .bind(Collisions::TASK_TYPE)
         .fetch_all(&mut *connection)
         .await?;
-    for task in leftovers {
-        operate::cancel(&mut *connection, task, "a new demo begins").await?;
+    for task in open {
+        operate::cancel(&mut *connection, task, reason).await?;
     }
+    Ok(())
+}
+
+/// Loads the input, declares the type and enqueues the one task.
+async fn prepare(connection: &mut PgConnection, options: &Options, screen: &Screen) -> Result<TaskId> {
+    cancel_open(connection, "a new demo begins").await?;
     let characters = characters()?;
     tables::load(connection, &characters).await?;
     screen.fact(
@@ -167,6 +177,7 @@ impl Watched {
             if !planned && self.look.total() > 0 {
                 screen.begin(self.look.total());
             }
+            self.confirm_kill(workers, screen)?;
             if self.kill.is_none() && self.kills < KILLS_MAX && KILL_AT_PERCENT.contains(&self.look.percent())
             {
                 self.kill_one(connection, task, workers, screen).await?;
@@ -199,9 +210,7 @@ impl Watched {
         let taken: BTreeMap<i32, i32> =
             self.look.held_by(&worker).iter().map(|split| (split.split_no, split.attempt)).collect();
         if taken.is_empty() {
-            let other = workers.start_one()?;
-            screen.say(&format!("  {worker} was killed between two splits: {other} takes its place"));
-            return Ok(());
+            return self.kill_in_vain(&worker, workers, screen);
         }
         let percent = self.look.percent();
         screen.say(&format!(
@@ -210,6 +219,23 @@ impl Watched {
         ));
         screen.say(&format!("    nobody renews their lease now; it ends within {} s", LEASE.as_secs()));
         self.kill = Some(Kill { worker, taken });
+        Ok(())
+    }
+
+    /// Postgres may have had the commit of a split already when its worker died: that one is done.
+    fn confirm_kill(&mut self, workers: &mut Workers, screen: &Screen) -> Result<()> {
+        let Some(Kill { worker, mut taken }) = self.kill.take() else { return Ok(()) };
+        taken.retain(|split_no, attempt| !self.look.is_done(*split_no, *attempt));
+        if taken.is_empty() {
+            return self.kill_in_vain(&worker, workers, screen);
+        }
+        self.kill = Some(Kill { worker, taken });
+        Ok(())
+    }
+
+    fn kill_in_vain(&self, worker: &str, workers: &mut Workers, screen: &Screen) -> Result<()> {
+        let other = workers.start_one()?;
+        screen.say(&format!("  {worker} was killed just between two splits: {other} takes its place"));
         Ok(())
     }
 
@@ -254,5 +280,7 @@ fn splits<'a>(numbers: impl Iterator<Item = &'a i32>) -> String {
 fn come_back_line(splits_back: &[&SplitRow]) -> String {
     let numbers = splits(splits_back.iter().map(|split| &split.split_no));
     let attempt = splits_back.iter().map(|split| split.attempt).max().unwrap_or_default();
-    format!("  ↺ {numbers} back, attempt {attempt}")
+    let workers: BTreeSet<&str> = splits_back.iter().filter_map(|split| split.worker.as_deref()).collect();
+    let workers = Vec::from_iter(workers).join(", ");
+    format!("  ↺ {numbers} back: attempt {attempt}, by {workers}")
 }

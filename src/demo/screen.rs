@@ -96,8 +96,10 @@ fn pace(done: usize, total: usize, elapsed: Duration) -> String {
         return "starting".to_owned();
     }
     let rate = done as f64 / seconds;
-    let left = total.saturating_sub(done) as f64 / rate;
-    format!("{rate:.0}/s · {left:.0} s left")
+    match total.saturating_sub(done) {
+        0 => format!("{rate:.0}/s"),
+        left => format!("{rate:.0}/s · {:.0} s left", left as f64 / rate),
+    }
 }
 
 #[cfg(test)]
@@ -108,6 +110,6 @@ mod tests {
     fn the_pace_is_a_rate_and_what_is_left_at_it() {
         assert_eq!(pace(0, 400, Duration::from_secs(1)), "starting");
         assert_eq!(pace(100, 400, Duration::from_secs(2)), "50/s · 6 s left");
-        assert_eq!(pace(400, 400, Duration::from_secs(4)), "100/s · 0 s left");
+        assert_eq!(pace(400, 400, Duration::from_secs(4)), "100/s");
     }
 }

@@ -71,9 +71,11 @@ impl Look {
         held.filter(|(splits, _)| *splits > 0).max().map(|(_, worker)| worker)
     }
 
-    /// The split with this number.
-    pub fn split(&self, split_no: i32) -> Option<&SplitRow> {
-        self.splits.iter().find(|split| split.split_no == split_no)
+    /// Whether this attempt at the split has succeeded.
+    pub fn is_done(&self, split_no: i32, attempt: i32) -> bool {
+        self.splits.iter().any(|split| {
+            split.split_no == split_no && split.attempt == attempt && split.status == "succeeded"
+        })
     }
 
     /// Of the splits that were running when their worker was killed (number → attempt then), those
@@ -112,6 +114,13 @@ mod tests {
     fn a_split_has_come_back_when_its_attempt_grew_since_the_kill() {
         let taken = BTreeMap::from([(3, 1), (4, 1)]);
         assert_eq!(look().come_back(&taken), vec![&split(3, "running", 2, "b")]);
+    }
+
+    #[test]
+    fn an_attempt_is_done_when_it_succeeded_itself() {
+        let second = Look::of(vec![split(1, "succeeded", 2, "b")]);
+        assert!(look().is_done(1, 1) && !look().is_done(2, 1));
+        assert!(second.is_done(1, 2) && !second.is_done(1, 1));
     }
 
     #[test]

@@ -1,4 +1,4 @@
--- Tasks of a demo that was interrupted.
+-- Tasks of the demo that have not ended: those of a run that was interrupted.
 select task_id
 from divvy.task_overview
 where task_type = $1
