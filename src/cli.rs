@@ -142,7 +142,8 @@ mod tests {
 
     #[test]
     fn a_cause_that_says_nothing_new_is_not_repeated() {
-        let error = anyhow::anyhow!("connection refused").context("cannot reach Postgres: connection refused");
+        let error =
+            anyhow::anyhow!("connection refused").context("cannot reach Postgres: connection refused");
         assert_eq!(told(&error), "cannot reach Postgres: connection refused");
         assert_eq!(told(&anyhow::anyhow!("disk full").context("cannot lock")), "cannot lock: disk full");
     }

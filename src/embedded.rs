@@ -95,8 +95,11 @@ impl Embedded {
     pub async fn create_database(&self, database: &str) -> Result<()> {
         let url = self.url(database);
         let refused = |cause: sqlx::Error| {
-            Error::new(ErrorKind::Embedded, format!("cannot create database {database} in {}", self.root().display()))
-                .caused_by(cause)
+            Error::new(
+                ErrorKind::Embedded,
+                format!("cannot create database {database} in {}", self.root().display()),
+            )
+            .caused_by(cause)
         };
         if !sqlx::Postgres::database_exists(&url).await.map_err(refused)? {
             match sqlx::Postgres::create_database(&url).await {
@@ -168,7 +171,10 @@ async fn with_nobody_else(
     if !users.try_exclusive()? && !force {
         return Err(Error::new(
             ErrorKind::Busy,
-            format!("other divvy processes use the Postgres in {}: end them first, or add --force", root.display()),
+            format!(
+                "other divvy processes use the Postgres in {}: end them first, or add --force",
+                root.display()
+            ),
         ));
     }
     act(&cluster).await

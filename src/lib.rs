@@ -16,10 +16,9 @@ pub mod handler;
 pub mod leader;
 pub mod worker;
 // Entrances.
-pub mod client;
-pub mod testing;
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod client;
 #[cfg(feature = "cli")]
 pub mod config;
 #[cfg(feature = "cli")]
@@ -30,5 +29,6 @@ pub mod embedded;
 pub mod http;
 #[cfg(feature = "cli")]
 pub mod telemetry;
+pub mod testing;
 
 pub use error::{Error, ErrorKind, Result};

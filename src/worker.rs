@@ -21,7 +21,7 @@ pub use builder::Builder;
 
 use crate::handler::Erased;
 use crate::store::state::Command;
-use crate::store::worker::{Registration, protocol, register, timeouts};
+use crate::store::worker::{PROTOCOL, Registration, protocol, register};
 use crate::store::{Store, listen, sqlstate};
 use crate::{Error, ErrorKind, Result};
 use dispatch::Dispatcher;
@@ -30,9 +30,8 @@ use lease::Leases;
 use serde_json::json;
 use signals::Signals;
 use sqlx::PgPool;
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -61,6 +60,16 @@ impl Summary {
     /// All splits the worker was done with.
     pub fn total(&self) -> u64 {
         self.succeeded + self.failed + self.continued + self.released + self.lost
+    }
+}
+
+impl std::ops::AddAssign for Summary {
+    fn add_assign(&mut self, more: Self) {
+        self.succeeded += more.succeeded;
+        self.failed += more.failed;
+        self.continued += more.continued;
+        self.released += more.released;
+        self.lost += more.lost;
     }
 }
 
@@ -119,32 +128,20 @@ struct Core {
     grace: Duration,
     poll: Duration,
     default_timeout: Duration,
-    /// The types' own limits, as last read.
-    timeouts: Mutex<HashMap<String, Duration>>,
 }
 
 impl Core {
-    /// Checks the protocol's version, makes the worker known, and reads the types' limits.
+    /// Checks the protocol's version and makes the worker known.
     async fn register(&self) -> Result<(Command, Duration)> {
-        let (who, types) = (self.registration.clone(), self.task_types.clone());
-        let (answer, limits) = self
-            .control
+        let who = self.registration.clone();
+        self.control
             .bounded(CALL_WITHIN, move |c| {
                 Box::pin(async move {
                     protocol(&mut *c).await?;
-                    let answer = register(&mut *c, &who).await?;
-                    Ok((answer, timeouts(&mut *c, &types).await?))
+                    register(&mut *c, &who).await
                 })
             })
-            .await?;
-        *self.timeouts.lock().unwrap_or_else(PoisonError::into_inner) = limits.into_iter().collect();
-        Ok(answer)
-    }
-
-    /// How long a split of this type may run.
-    fn timeout(&self, task_type: &str) -> Duration {
-        let limits = self.timeouts.lock().unwrap_or_else(PoisonError::into_inner);
-        limits.get(task_type).copied().unwrap_or(self.default_timeout)
+            .await
     }
 }
 
@@ -263,5 +260,5 @@ fn meta(lanes: &[LaneSpec]) -> serde_json::Value {
             (lane.task_type.clone(), steps)
         })
         .collect();
-    json!({ "types": types, "version": env!("CARGO_PKG_VERSION") })
+    json!({ "types": types, "protocol": PROTOCOL, "version": env!("CARGO_PKG_VERSION") })
 }

@@ -65,7 +65,9 @@ async fn url(global: &Global) -> anyhow::Result<()> {
         Some(embedded) => {
             println!("{}", embedded.url(DATABASE));
             let minutes = URL_LINGER.as_secs() / 60;
-            eprintln!("divvy: this Postgres stays up for {minutes} minutes after its last user, or until `divvy db stop`");
+            eprintln!(
+                "divvy: this Postgres stays up for {minutes} minutes after its last user, or until `divvy db stop`"
+            );
         }
         None => println!("{}", global.database().url.unwrap_or_default()),
     }
@@ -80,9 +82,13 @@ async fn psql(global: &Global, args: Vec<OsString>) -> anyhow::Result<()> {
     };
     let program = Settings::from_env().ok().and_then(|settings| embedded::program(&settings, "psql"));
     let program = program.unwrap_or_else(|| PathBuf::from("psql"));
-    let status = tokio::process::Command::new(&program).arg(url).args(args).status().await.with_context(|| {
-        format!("cannot run {}: install the Postgres client (Debian, Ubuntu: apt install postgresql-client)", program.display())
-    })?;
+    let status =
+        tokio::process::Command::new(&program).arg(url).args(args).status().await.with_context(|| {
+            format!(
+                "cannot run {}: install the Postgres client (Debian, Ubuntu: apt install postgresql-client)",
+                program.display()
+            )
+        })?;
     if let Some(embedded) = guard {
         embedded.stop_if_last().await?;
     }
@@ -130,7 +136,9 @@ fn confirmed(root: &std::path::Path) -> anyhow::Result<bool> {
 
 fn refuse_a_given_database(global: &Global, verb: &str) -> anyhow::Result<()> {
     if global.database().url.is_some() {
-        bail!("`divvy db {verb}` is for the embedded Postgres, and DATABASE_URL names another database: unset it first");
+        bail!(
+            "`divvy db {verb}` is for the embedded Postgres, and DATABASE_URL names another database: unset it first"
+        );
     }
     Ok(())
 }

@@ -27,7 +27,11 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         return Ok(());
     }
     let (addresses, guard) = database::locate(global, Duration::ZERO).await?;
-    let outcome = if args.check { check(&addresses.direct, global).await } else { apply(&addresses.direct, global).await };
+    let outcome = if args.check {
+        check(&addresses.direct, global).await
+    } else {
+        apply(&addresses.direct, global).await
+    };
     if let Some(embedded) = guard {
         embedded.stop_if_last().await?;
     }
@@ -44,7 +48,10 @@ async fn apply(direct: &sqlx::postgres::PgConnectOptions, global: &Global) -> an
         for name in &report.applied {
             println!("applied {name}");
         }
-        println!("schema divvy is current{}", if report.rules_changed { " (functions replaced)" } else { "" });
+        println!(
+            "schema divvy is current{}",
+            if report.rules_changed { " (functions replaced)" } else { "" }
+        );
     }
     Ok(())
 }

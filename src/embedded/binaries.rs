@@ -58,7 +58,10 @@ impl Search {
         match self {
             Self::Given(dir) => {
                 let found = look(dir, account).map_err(|why| {
-                    Error::new(ErrorKind::Config, format!("DIVVY_PG_BINDIR={} cannot be used: {why}", dir.display()))
+                    Error::new(
+                        ErrorKind::Config,
+                        format!("DIVVY_PG_BINDIR={} cannot be used: {why}", dir.display()),
+                    )
                 })?;
                 Ok(Some(found).filter(fits))
             }
@@ -100,13 +103,17 @@ fn places() -> Vec<PathBuf> {
 
 /// The binaries in `dir`, or why there are none to use.
 pub(super) fn look(dir: &Path, account: Option<Account>) -> Result<Binaries, String> {
-    let program = |name: &str| Some(dir.join(name)).filter(|path| path.is_file()).ok_or(format!("it has no {name}"));
+    let program =
+        |name: &str| Some(dir.join(name)).filter(|path| path.is_file()).ok_or(format!("it has no {name}"));
     let postgres = program("postgres")?;
     program("initdb")?;
     if let Some(closed) = account.and_then(|account| closed_ancestor(dir, account)) {
         return Err(format!("the user Postgres runs as may not enter {}", closed.display()));
     }
-    let answer = Command::new(&postgres).arg("--version").output().map_err(|cause| format!("postgres --version: {cause}"))?;
+    let answer = Command::new(&postgres)
+        .arg("--version")
+        .output()
+        .map_err(|cause| format!("postgres --version: {cause}"))?;
     let said = String::from_utf8_lossy(&answer.stdout);
     let major = major_in(&said).ok_or(format!("postgres --version says {:?}", said.trim()))?;
     if major < MAJOR_MIN {
@@ -136,6 +143,9 @@ mod tests {
     fn a_given_folder_without_binaries_is_an_error_that_names_it() {
         let dir = tempfile::tempdir().unwrap();
         let error = Search::Given(dir.path().into()).find(None, None).unwrap_err().to_string();
-        assert!(error.contains(&dir.path().display().to_string()) && error.contains("it has no postgres"), "{error}");
+        assert!(
+            error.contains(&dir.path().display().to_string()) && error.contains("it has no postgres"),
+            "{error}"
+        );
     }
 }

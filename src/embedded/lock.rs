@@ -52,7 +52,11 @@ impl LockFile {
             if started.elapsed() >= bound {
                 return Err(Error::new(
                     ErrorKind::Busy,
-                    format!("another divvy process has held {} for {} s", self.path.display(), bound.as_secs()),
+                    format!(
+                        "another divvy process has held {} for {} s",
+                        self.path.display(),
+                        bound.as_secs()
+                    ),
                 ));
             }
             tokio::time::sleep(PAUSE).await;

@@ -6,9 +6,10 @@ use std::path::Path;
 
 /// The process named by the pid file in `data`, when it is this data folder's server and alive.
 pub(super) fn live_postmaster(data: &Path) -> Option<i32> {
-    let pid: i32 = fs::read_to_string(data.join("postmaster.pid")).ok()?.lines().next()?.trim().parse().ok()?;
+    let pid: i32 =
+        fs::read_to_string(data.join("postmaster.pid")).ok()?.lines().next()?.trim().parse().ok()?;
     let alive = if has_proc() {
-        works_in(&format!("/proc/{pid}"), data)
+        works_in(format!("/proc/{pid}"), data)
     } else {
         rustix::process::Pid::from_raw(pid).is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
     };

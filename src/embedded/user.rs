@@ -24,8 +24,14 @@ pub(super) fn is_root() -> bool {
 /// Makes `root` a folder only the server's user may enter, and says who that is: `None` is ourselves.
 pub(super) fn own_folder(root: &Path) -> Result<Option<Account>> {
     let failed = |cause: std::io::Error| {
-        Error::new(ErrorKind::Embedded, format!("cannot use the data folder {}: {cause} (choose another with DIVVY_DATA_DIR)", root.display()))
-            .caused_by(cause)
+        Error::new(
+            ErrorKind::Embedded,
+            format!(
+                "cannot use the data folder {}: {cause} (choose another with DIVVY_DATA_DIR)",
+                root.display()
+            ),
+        )
+        .caused_by(cause)
     };
     fs::create_dir_all(root).map_err(failed)?;
     let owner = fs::metadata(root).map_err(failed)?;
@@ -37,7 +43,10 @@ pub(super) fn own_folder(root: &Path) -> Result<Option<Account>> {
         (false, uid) => {
             return Err(Error::new(
                 ErrorKind::Embedded,
-                format!("the data folder {} belongs to user {uid}, not to {me}: choose another with DIVVY_DATA_DIR", root.display()),
+                format!(
+                    "the data folder {} belongs to user {uid}, not to {me}: choose another with DIVVY_DATA_DIR",
+                    root.display()
+                ),
             ));
         }
     };
@@ -63,7 +72,9 @@ pub(super) fn own_folder(root: &Path) -> Result<Option<Account>> {
 pub(super) fn closed_ancestor(path: &Path, account: Account) -> Option<PathBuf> {
     let mut way: Vec<&Path> = path.ancestors().filter(|folder| !folder.as_os_str().is_empty()).collect();
     way.reverse();
-    way.into_iter().find(|folder| fs::metadata(folder).is_ok_and(|meta| meta.is_dir() && !enters(&meta, account))).map(Into::into)
+    way.into_iter()
+        .find(|folder| fs::metadata(folder).is_ok_and(|meta| meta.is_dir() && !enters(&meta, account)))
+        .map(Into::into)
 }
 
 fn enters(folder: &fs::Metadata, account: Account) -> bool {

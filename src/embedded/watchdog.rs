@@ -1,7 +1,7 @@
 //! The helper process that stops the server when its last user is gone, however that user ended.
 
-use super::cluster::Cluster;
 use super::Settings;
+use super::cluster::Cluster;
 use crate::{Error, ErrorKind, Result};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -24,10 +24,16 @@ pub(super) fn spawn(cluster: &Cluster, settings: &Settings) -> Result<()> {
         command.arg("--discard");
     }
     // Away from the terminal and its Ctrl-C; its working folder must not hold a file system.
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).current_dir("/");
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .current_dir("/");
     command.spawn().map(|_| ()).map_err(|cause| {
         let program = settings.watchdog.display();
-        Error::new(ErrorKind::Embedded, format!("cannot start the watchdog {program} {COMMAND}: {cause}")).caused_by(cause)
+        Error::new(ErrorKind::Embedded, format!("cannot start the watchdog {program} {COMMAND}: {cause}"))
+            .caused_by(cause)
     })
 }
 

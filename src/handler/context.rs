@@ -1,5 +1,6 @@
 //! What a handler knows about the split it works on, and what it may do besides returning.
 
+use super::outcome::clipped;
 use super::{Door, HandlerError};
 use crate::id::{SplitId, TaskId, Token};
 use crate::store::claim::Claimed;
@@ -14,6 +15,8 @@ use serde_json::value::{RawValue, to_raw_value};
 use sqlx::{PgConnection, PgTransaction};
 use tokio_util::sync::CancellationToken;
 
+/// The longest log line the protocol takes; what is longer is cut rather than refused.
+const LOG_BYTES_MAX: usize = 8 * 1024;
 /// The most splits one call of the protocol takes.
 const ADD_SPLITS_ROWS_MAX: usize = 10_000;
 /// And about how many bytes are sent in one.
@@ -58,13 +61,13 @@ impl<'c> Context<'c> {
         self.split.phase
     }
 
-    /// The split's number in its task, from 1; none in plan and reduce.
-    pub fn split_no(&self) -> Option<i32> {
+    /// The split's number in its task, from 1; 0 in plan and reduce.
+    pub fn split_no(&self) -> i32 {
         self.split.split_no
     }
 
     /// How many splits the task has, as far as that is known.
-    pub fn split_count(&self) -> Option<i32> {
+    pub fn split_count(&self) -> i32 {
         self.split.split_count
     }
 
@@ -163,13 +166,14 @@ impl<'c> Context<'c> {
             .await
     }
 
-    /// Adds a line to the attempt's log (`debug`, `info`, `warn`, `error`). Beyond the cap lines are dropped.
+    /// Adds a line to the attempt's log (`debug`, `info`, `warn`, `error`). Lines are cut at 8 KiB, and dropped
+    /// beyond 1,000 an attempt.
     ///
     /// # Errors
     /// LeaseLost: stop.
     pub async fn log(&mut self, level: &str, message: &str) -> Result<()> {
         let (split, token) = (self.split.split_id, self.split.token);
-        let (level, message) = (level.to_owned(), message.replace('\0', "\u{fffd}"));
+        let (level, message) = (level.to_owned(), clipped(message, LOG_BYTES_MAX));
         self.door
             .call(move |c| {
                 Box::pin(async move { complete::log(c, split, token, &level, &message, None).await })
@@ -218,6 +222,11 @@ impl<'c> Context<'c> {
             Door::Pools { transaction, .. } => transaction,
             Door::Inline { .. } => None,
         }
+    }
+
+    /// Whether the handler asked for the transaction of an inline run.
+    pub(crate) fn wrote_inline(&self) -> bool {
+        matches!(self.door, Door::Inline { opened: true, .. })
     }
 
     pub(crate) fn payload<T: DeserializeOwned>(&self) -> Result<T, HandlerError> {

@@ -147,26 +147,27 @@ const CLASS_BYTES_MAX: usize = 200;
 /// An error that can always be stored: no NUL (Postgres refuses it), and short enough also when escaped.
 /// A split whose failure cannot be recorded would be claimed for ever.
 pub(crate) fn error_json(class: &str, message: &str) -> Value {
-    let class = clipped(class.replace('\0', "\u{fffd}"), CLASS_BYTES_MAX);
-    let mut message = clipped(message.replace('\0', "\u{fffd}"), ERROR_BYTES_MAX);
+    let class = clipped(class, CLASS_BYTES_MAX);
+    let mut message = clipped(message, ERROR_BYTES_MAX);
     loop {
         let error = json!({ "class": class, "message": message });
         if error.to_string().len() <= ERROR_BYTES_MAX + CLASS_BYTES_MAX {
             return error;
         }
         let half = message.len() / 2;
-        message = clipped(message, half);
+        message = clipped(&message, half);
     }
 }
 
-/// The first `max` bytes, to the last whole character, marked as cut.
-fn clipped(mut text: String, max: usize) -> String {
-    if text.len() > max {
-        let end = text.floor_char_boundary(max.saturating_sub('…'.len_utf8()));
-        text.truncate(end);
-        text.push('…');
+/// The first `max` bytes, to the last whole character, marked as cut; without NUL.
+pub(super) fn clipped(text: &str, max: usize) -> String {
+    if text.len() <= max {
+        return text.replace('\0', "?");
     }
-    text
+    let end = text.floor_char_boundary(max.saturating_sub('…'.len_utf8()));
+    let mut cut = text[..end].replace('\0', "?");
+    cut.push('…');
+    cut
 }
 
 #[cfg(test)]

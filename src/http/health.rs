@@ -52,7 +52,9 @@ impl Service {
         match timeout(ANSWER_MAX, migrate::check(&self.options)).await {
             Ok(Ok(Status::Current)) => Ok(()),
             Ok(Ok(Status::Missing)) => Err("the database has no divvy schema: run divvy migrate".to_owned()),
-            Ok(Ok(Status::Behind)) => Err("the schema is older than this divvy: run divvy migrate".to_owned()),
+            Ok(Ok(Status::Behind)) => {
+                Err("the schema is older than this divvy: run divvy migrate".to_owned())
+            }
             Ok(Ok(Status::Ahead)) => Err("the schema is a newer divvy's: use that one".to_owned()),
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err(format!("the database did not answer within {ANSWER_MAX:?}")),

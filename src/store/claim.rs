@@ -25,14 +25,10 @@ pub struct Claimed {
     pub task_type: String,
     /// Plan, execute or reduce.
     pub phase: Phase,
-    /// Its number in the task, from 1.
-    #[serde(default)]
-    #[sqlx(default)]
-    pub split_no: Option<i32>,
-    /// How many splits the task has.
-    #[serde(default)]
-    #[sqlx(default)]
-    pub split_count: Option<i32>,
+    /// Its number in the task, from 1; 0 for plan and reduce.
+    pub split_no: i32,
+    /// How many splits the task has, as far as that is known.
+    pub split_count: i32,
     /// Which charged attempt this is, from 1.
     pub attempt: i32,
     /// How many attempts it may use.
@@ -55,6 +51,40 @@ pub struct Claimed {
     pub scheduled_for: Option<DateTime<Utc>>,
     /// The same over retries and reclaims; new after each continuation and redrive.
     pub idempotency_key: String,
+    /// How long it may run, as Postgres writes intervals; see [`Claimed::limit`].
+    pub timeout: Option<String>,
+}
+
+impl Claimed {
+    /// How long it may run, where the database says so.
+    pub fn limit(&self) -> Option<Duration> {
+        self.timeout.as_deref().and_then(clock_time)
+    }
+}
+
+/// Reads what Postgres writes for an interval: `[N mon[s]] [N day[s]] HH:MM:SS[.fraction]`. A month has 30 days, as
+/// when Postgres compares intervals.
+fn clock_time(text: &str) -> Option<Duration> {
+    let mut words = text.split_ascii_whitespace();
+    let mut total = 0.0;
+    while let Some(word) = words.next() {
+        if word.contains(':') {
+            let mut seconds = 0.0;
+            for part in word.split(':') {
+                seconds = seconds * 60.0 + part.parse::<f64>().ok()?;
+            }
+            total += seconds;
+        } else {
+            let days = match words.next()?.trim_end_matches('s') {
+                "day" => 1.0,
+                "mon" => 30.0,
+                "year" => 360.0,
+                _ => return None,
+            };
+            total += word.parse::<f64>().ok()? * days * 86_400.0;
+        }
+    }
+    Duration::try_from_secs_f64(total).ok().filter(|limit| !limit.is_zero())
 }
 
 /// What to claim.
@@ -66,6 +96,8 @@ pub struct Ask {
     pub task_types: Vec<String>,
     /// How many of each at most, in the same order.
     pub per_type: Vec<i32>,
+    /// How many at most over all types.
+    pub most: i32,
     /// The lease; none for the types' own.
     pub lease: Option<Duration>,
 }
@@ -73,7 +105,7 @@ pub struct Ask {
 impl Ask {
     /// How many splits at most, over all types.
     pub fn max(&self) -> i32 {
-        self.per_type.iter().fold(0, |sum, n| sum.saturating_add(*n))
+        self.per_type.iter().fold(0i32, |sum, n| sum.saturating_add(*n)).min(self.most)
     }
 }
 
@@ -86,7 +118,7 @@ pub async fn claim(executor: impl PgExecutor<'_>, ask: &Ask) -> Result<Vec<Claim
         "select split_id, task_id, task_type, phase::text as phase, split_no::int as split_no,
                 split_count::int as split_count, attempt::int as attempt,
                 max_attempts::int as max_attempts, token, lease_until, payload, split_payload,
-                checkpoint, headers, epoch::int as epoch, scheduled_for, idempotency_key
+                checkpoint, headers, epoch::int as epoch, scheduled_for, idempotency_key, timeout::text as timeout
            from divvy.claim($1, $2, $3, $4, $5)",
     )
     .bind(ask.worker)
@@ -164,4 +196,25 @@ pub async fn next_wait(executor: impl PgExecutor<'_>, task_types: &[String]) -> 
         .fetch_one(executor)
         .await?;
     Ok(wait.map(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_read_as_postgres_writes_it() {
+        for (text, seconds) in [
+            ("00:15:00", 900.0),
+            ("00:00:00.25", 0.25),
+            ("1 day", 86_400.0),
+            ("2 days 01:00:00", 176_400.0),
+            ("1 mon 1 day", 2_678_400.0),
+        ] {
+            assert_eq!(clock_time(text), Some(Duration::from_secs_f64(seconds)), "{text}");
+        }
+        for text in ["", "P1D", "-00:00:01", "soon"] {
+            assert_eq!(clock_time(text), None, "{text}");
+        }
+    }
 }

@@ -41,7 +41,10 @@ pub fn parse(source: &str, url: &str) -> Result<PgConnectOptions> {
     };
     // PgBouncer refuses start-up parameters it does not know; floats travel in binary, so nothing is lost.
     options.map(|options| options.extra_float_digits(None)).map_err(|cause| {
-        Error::new(ErrorKind::Config, format!("{source} is not a Postgres URL such as postgres://role@host:5432/database: {cause}"))
+        Error::new(
+            ErrorKind::Config,
+            format!("{source} is not a Postgres URL such as postgres://role@host:5432/database: {cause}"),
+        )
     })
 }
 
@@ -117,10 +120,15 @@ pub fn check_usable(options: &PgConnectOptions, facts: &Facts) -> Result<()> {
         ));
     }
     if facts.in_recovery {
-        return refuse(format!("Postgres at {place} is a standby and cannot be written to: give the address of its primary"));
+        return refuse(format!(
+            "Postgres at {place} is a standby and cannot be written to: give the address of its primary"
+        ));
     }
     if facts.read_only {
-        return refuse(format!("Postgres at {place} is read-only for role {} (default_transaction_read_only is on)", facts.role));
+        return refuse(format!(
+            "Postgres at {place} is read-only for role {} (default_transaction_read_only is on)",
+            facts.role
+        ));
     }
     Ok(())
 }
@@ -148,7 +156,9 @@ pub(crate) fn refusal(options: &PgConnectOptions, cause: sqlx::Error) -> Error {
         (_, Some("28P01" | "28000")) => {
             (ErrorKind::Database, format!("Postgres at {place} refused role {role}: {said}"))
         }
-        (_, Some("3D000")) => (ErrorKind::Database, format!("Postgres at {place} has no such database: {said}")),
+        (_, Some("3D000")) => {
+            (ErrorKind::Database, format!("Postgres at {place} has no such database: {said}"))
+        }
         (_, Some("57P03" | "53300")) => {
             (ErrorKind::Busy, format!("Postgres at {place} takes no connection just now: {said}"))
         }
@@ -191,7 +201,9 @@ mod tests {
         let standby = Facts { in_recovery: true, ..facts_of("15.18", 150_018) };
         assert!(check_usable(&options(), &standby).unwrap_err().to_string().contains("is a standby"));
         let frozen = Facts { read_only: true, ..facts_of("15.18", 150_018) };
-        assert!(check_usable(&options(), &frozen).unwrap_err().to_string().contains("read-only for role app"));
+        assert!(
+            check_usable(&options(), &frozen).unwrap_err().to_string().contains("read-only for role app")
+        );
     }
 
     #[test]

@@ -33,6 +33,23 @@ pub async fn begin(pool: &PgPool, limit: Duration) -> Result<PgTransaction<'stat
     }
 }
 
+/// Refuses a connection that isn't in a transaction.
+///
+/// # Errors
+/// Config.
+pub async fn require_transaction(connection: &mut PgConnection) -> Result<()> {
+    // SAVEPOINT outside a transaction is an error of its own class; inside, it costs nothing.
+    sqlx::query("savepoint divvy_inline").execute(&mut *connection).await.map_err(|error| {
+        Error::new(
+            ErrorKind::Config,
+            "the connection is not in a transaction: begin one, and roll it back at the end",
+        )
+        .caused_by(error)
+    })?;
+    sqlx::query("release savepoint divvy_inline").execute(connection).await?;
+    Ok(())
+}
+
 /// Opens the savepoint that [`rollback_to_savepoint`] returns to.
 ///
 /// # Errors

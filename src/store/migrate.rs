@@ -158,7 +158,10 @@ async fn run(connection: &mut PgConnection, what: &str, text: &'static str, fact
 /// `what`, with the line of `text` at which Postgres stumbled.
 fn located(what: &str, text: &str, cause: &sqlx::Error) -> String {
     use sqlx::postgres::PgErrorPosition;
-    let position = cause.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>()).and_then(|e| e.position());
+    let position = cause
+        .as_database_error()
+        .and_then(|e| e.try_downcast_ref::<PgDatabaseError>())
+        .and_then(|e| e.position());
     match position {
         Some(PgErrorPosition::Original(at)) if text.lines().count() > 1 => {
             let line = 1 + text.chars().take(at.saturating_sub(1)).filter(|c| *c == '\n').count();
@@ -183,7 +186,9 @@ fn failure(what: &str, cause: sqlx::Error, facts: &Facts) -> Error {
         ),
         Some("55P03") => (
             ErrorKind::Busy,
-            format!("database {database} was not migrated: a table stayed locked by somebody else (at {what})"),
+            format!(
+                "database {database} was not migrated: a table stayed locked by somebody else (at {what})"
+            ),
         ),
         _ => (ErrorKind::Database, format!("migrating database {database} failed at {what}: {said}")),
     };

@@ -37,13 +37,16 @@ pub async fn cancel_by_key(
         .await?)
 }
 
-/// `divvy.redrive`: re-opens the unsuccessful splits of an ended task.
+/// `divvy.redrive`: re-opens the unsuccessful splits of an ended task; how many.
 ///
 /// # Errors
 /// NotFound; Conflict when it is open, has succeeded, or its dedupe key is held by another; BadOption.
-pub async fn redrive(executor: impl PgExecutor<'_>, task: TaskId, options: &Value) -> Result<()> {
-    sqlx::query("select divvy.redrive($1, $2)").bind(task).bind(options).execute(executor).await?;
-    Ok(())
+pub async fn redrive(executor: impl PgExecutor<'_>, task: TaskId, options: &Value) -> Result<i64> {
+    Ok(sqlx::query_scalar("select divvy.redrive($1, $2)")
+        .bind(task)
+        .bind(options)
+        .fetch_one(executor)
+        .await?)
 }
 
 /// `divvy.update_task`: changes limits, priority or deadline of an open task, payload of a scheduled one.
@@ -55,23 +58,22 @@ pub async fn update_task(executor: impl PgExecutor<'_>, task: TaskId, options: &
     Ok(())
 }
 
-/// `divvy.reschedule`: another moment or priority for a task that hasn't started.
+/// `divvy.reschedule`: another moment (none: now) or priority for what waits of a task; how many splits moved.
 ///
 /// # Errors
-/// NotFound; Conflict once it has started.
+/// NotFound; Conflict when nothing of it waits.
 pub async fn reschedule(
     executor: impl PgExecutor<'_>,
     task: TaskId,
     run_at: Option<DateTime<Utc>>,
     priority: Option<i32>,
-) -> Result<()> {
-    sqlx::query("select divvy.reschedule($1, $2, $3)")
+) -> Result<i64> {
+    Ok(sqlx::query_scalar("select divvy.reschedule($1, $2, $3)")
         .bind(task)
         .bind(run_at)
         .bind(priority)
-        .execute(executor)
-        .await?;
-    Ok(())
+        .fetch_one(executor)
+        .await?)
 }
 
 /// `divvy.skip_split`: sets one split aside; a running one loses its lease.

@@ -135,21 +135,3 @@ pub async fn command(executor: impl PgExecutor<'_>, worker: Uuid, command: Comma
         .await?;
     Ok(())
 }
-
-/// How long a split of each type may run.
-///
-/// # Errors
-/// Database.
-pub async fn timeouts(
-    executor: impl PgExecutor<'_>,
-    task_types: &[String],
-) -> Result<Vec<(String, Duration)>> {
-    let rows: Vec<(String, f64)> = sqlx::query_as(
-        "select name, extract(epoch from timeout)::float8
-           from divvy.task_type where name = any($1) and timeout is not null",
-    )
-    .bind(task_types)
-    .fetch_all(executor)
-    .await?;
-    Ok(rows.into_iter().map(|(name, limit)| (name, seconds(limit))).collect())
-}

@@ -6,8 +6,8 @@ use crate::store::worker::Registration;
 use crate::store::{Store, pool};
 use crate::{Error, ErrorKind, Result};
 use sqlx::PgPool;
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -96,7 +96,7 @@ impl Builder {
         self
     }
 
-    /// How long a split may run whose type has no limit of its own. Default 15 min.
+    /// How long a split may run where the database names no limit. Default 15 min.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -159,7 +159,6 @@ impl Builder {
             grace: self.grace,
             poll: self.poll,
             default_timeout: self.timeout,
-            timeouts: Mutex::new(HashMap::new()),
         };
         Ok(Worker { core: Arc::new(core), lanes: self.lanes, listen: self.listen })
     }

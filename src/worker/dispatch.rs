@@ -21,6 +21,8 @@ use std::time::Duration;
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tokio::time::Instant;
 
+/// How many splits one round completes, and how many it asks for.
+const ROUND_SPLITS_MAX: usize = 5_000;
 /// A wait of zero would be a busy loop.
 const WAIT_LEAST: Duration = Duration::from_millis(5);
 
@@ -185,10 +187,12 @@ impl Dispatcher {
             return None;
         }
         let open: Vec<_> = self.lanes.iter().filter(|lane| lane.room() > 0).collect();
+        let per_type = open.iter().map(|lane| i32::try_from(lane.room()).unwrap_or(i32::MAX)).collect();
         (!open.is_empty()).then(|| Ask {
             worker: self.core.id,
             task_types: open.iter().map(|lane| lane.task_type.clone()).collect(),
-            per_type: open.iter().map(|lane| i32::try_from(lane.room()).unwrap_or(i32::MAX)).collect(),
+            per_type,
+            most: ROUND_SPLITS_MAX as i32,
             lease: self.core.lease,
         })
     }
@@ -205,7 +209,8 @@ impl Dispatcher {
         }
         self.asked = ask.as_ref().map_or(0, |ask| usize::try_from(ask.max()).unwrap_or(0));
         self.hungry = self.hungry && ask.is_none();
-        self.batch = Arc::new(std::mem::take(&mut self.finished));
+        let batch = self.finished.len().min(ROUND_SPLITS_MAX);
+        self.batch = Arc::new(self.finished.drain(..batch).collect());
         let (core, signals, batch) = (self.core.clone(), self.signals.clone(), self.batch.clone());
         self.round = Some(tokio::spawn(async move { round(&core, &signals, &batch, ask).await }));
     }

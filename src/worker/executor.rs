@@ -53,7 +53,7 @@ impl Execution {
         split: Claimed,
         held: Held,
     ) -> Self {
-        let limit = core.timeout(&split.task_type);
+        let limit = split.limit().unwrap_or(core.default_timeout);
         let (core, signals, handler) = (core.clone(), signals.clone(), lane.handler.clone());
         Self { core, signals, handler, split, held, limit }
     }

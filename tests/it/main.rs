@@ -1,1 +1,7 @@
 //! One binary for all integration tests. Read `journey` first.
+
+mod support;
+
+mod embedded;
+mod layers;
+mod migrate;

@@ -103,7 +103,8 @@ async fn get(address: &str) -> Result<Vec<u8>> {
         Error::IoError(format!("{address}: {reason}"))
     };
     let client = reqwest::Client::builder().connect_timeout(CONNECT_MAX).build().map_err(failed)?;
-    let mut response = client.get(address).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
+    let mut response =
+        client.get(address).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
     let mut bytes = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(failed)? {
         bytes.extend_from_slice(&chunk);

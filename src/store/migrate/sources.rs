@@ -25,7 +25,20 @@ macro_rules! sources {
 pub const MIGRATIONS: &[Source] = sources!["migrations/0001_tables.sql"];
 
 /// The rules: functions and views, in the order in which they are applied.
-pub const RULES: &[Source] = sources!["sql/00_clock.sql"];
+pub const RULES: &[Source] = sources![
+    "sql/10_check.sql",
+    "sql/20_enqueue.sql",
+    "sql/30_type.sql",
+    "sql/40_claim.sql",
+    "sql/50_complete.sql",
+    "sql/55_attempt.sql",
+    "sql/60_reduce.sql",
+    "sql/70_operate.sql",
+    "sql/75_schedule.sql",
+    "sql/80_duty.sql",
+    "sql/90_views.sql",
+    "sql/99_rights.sql",
+];
 
 impl Source {
     /// The file's name without folder and ending, such as `0001_tables`.

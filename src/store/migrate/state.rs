@@ -30,14 +30,18 @@ impl State {
     /// Reads the version tables; absent ones mean nothing has been applied.
     pub async fn read(connection: &mut PgConnection, facts: &Facts) -> Result<Self> {
         Self::query(connection, facts).await.map_err(|cause| {
-            let said = cause.as_database_error().map_or_else(|| cause.to_string(), |e| e.message().to_owned());
+            let said =
+                cause.as_database_error().map_or_else(|| cause.to_string(), |e| e.message().to_owned());
             let hint = match cause.as_database_error().and_then(|e| e.code()).as_deref() {
                 Some("42501") => "; grant divvy_reader to it",
                 _ => "",
             };
             Error::new(
                 ErrorKind::Database,
-                format!("role {} cannot read the schema version of database {}: {said}{hint}", facts.role, facts.database),
+                format!(
+                    "role {} cannot read the schema version of database {}: {said}{hint}",
+                    facts.role, facts.database
+                ),
             )
             .caused_by(cause)
         })
@@ -52,9 +56,10 @@ impl State {
         .fetch_one(&mut *connection)
         .await?;
         if present {
-            state.applied = sqlx::query_as("select version, name, checksum from divvy.migration order by version")
-                .fetch_all(&mut *connection)
-                .await?;
+            state.applied =
+                sqlx::query_as("select version, name, checksum from divvy.migration order by version")
+                    .fetch_all(&mut *connection)
+                    .await?;
             state.rules = sqlx::query_as("select version, checksum from divvy.protocol_source")
                 .fetch_optional(&mut *connection)
                 .await?;
@@ -92,7 +97,9 @@ impl State {
 
     /// The migrations still to be applied, in order.
     pub fn pending(&self) -> impl Iterator<Item = &'static Source> + '_ {
-        MIGRATIONS.iter().filter(|source| !self.applied.iter().any(|(version, ..)| *version == source.number()))
+        MIGRATIONS
+            .iter()
+            .filter(|source| !self.applied.iter().any(|(version, ..)| *version == source.number()))
     }
 
     /// The database's rules are not ours.
@@ -116,7 +123,10 @@ impl State {
         let theirs = self.rules.as_ref().map_or("a newer version", |(version, _)| version.as_str());
         Error::new(
             ErrorKind::Protocol,
-            format!("database {} has the schema of divvy {theirs}; this is {VERSION}: use the newer divvy", self.database),
+            format!(
+                "database {} has the schema of divvy {theirs}; this is {VERSION}: use the newer divvy",
+                self.database
+            ),
         )
     }
 }

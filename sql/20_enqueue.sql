@@ -1,0 +1,315 @@
+-- Tasks come in: by INSERT, by function; and start, at once or when their moment has come.
+
+-- After every INSERT, COPY included. The defaults of divvy.task make a plain task that is ready: such
+-- rows are only looked at. All others are started here, which writes them once more.
+create or replace function divvy.task_inserted() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+    v_now timestamptz := divvy.clock();
+    v_row record;
+    v_special bigint[];
+begin
+    for v_row in
+        select to_jsonb(n) as task, n.ord
+        from (select i.*, row_number() over () as ord from inserted i) n
+        where n.priority is null or n.priority not between 1 and 4
+            or pg_column_size(n.payload) >= 3000
+            or num_nonnulls(n.headers, n.labels, n.group_key, n.dedupe_key, n.run_at, n.deadline_at, n.max_attempts, n.timeout, n.max_failed,
+                n.max_failed_percent, n.reduce_on, n."then", n.splits, n.split_count, n.split_range, n.split_size) > 0
+    loop
+        perform divvy.check_task(jsonb_populate_record(null::divvy.task, v_row.task), 'task row ' || v_row.ord);
+    end loop;
+
+    select array_agg(i.id order by i.id) into v_special
+    from inserted i
+    left join divvy.task_type t on t.name = i.task_type
+    where t.name is null or t.plan or t.reduce or t.max_waiting is not null
+        or i.run_at > v_now
+        or num_nonnulls(i.splits, i.split_count, i.split_range) > 0
+        or (i.dedupe_key is not null and t.dedupe_window <> 'open');
+    if v_special is not null then
+        perform divvy.check_name(i.task_type, 'task row ' || i.ord || ': task_type')
+        from (select task_type, row_number() over () as ord from inserted) i
+        where not exists (select from divvy.task_type t where t.name = i.task_type);
+        perform divvy.check_waiting(array(select distinct task_type from inserted));
+        perform divvy.hold_key(v_special);
+        perform divvy.start(v_special, v_now);
+    end if;
+    perform divvy.wake(array(select distinct task_type from inserted));
+    return null;
+end $$;
+
+create or replace trigger task_inserted after insert on divvy.task
+    referencing new table as inserted
+    for each statement execute function divvy.task_inserted();
+
+-- The dedupe window of the type, where it is not `open`, is the task's from its creation.
+create or replace function divvy.hold_key(p_ids bigint[]) returns void
+language sql as $$
+    update divvy.task k
+    set dedupe_until = case t.dedupe_window when 'forever' then 'infinity' else k.created_at + t.dedupe_window::interval end
+    from divvy.task_type t
+    where k.id = any (p_ids) and k.dedupe_key is not null and t.name = k.task_type and t.dedupe_window <> 'open'
+$$;
+
+-- max_waiting bounds what waits of a type: ready, delayed and scheduled.
+create or replace function divvy.check_waiting(p_task_types text[]) returns void
+language plpgsql as $$
+declare
+    v_type record;
+    v_waiting bigint;
+begin
+    for v_type in select name, max_waiting from divvy.task_type where name = any (p_task_types) and max_waiting is not null loop
+        select count(*) into v_waiting from (
+            select from divvy.task where task_type = v_type.name and (state in ('ready', 'delayed') or status = 'scheduled')
+            limit v_type.max_waiting + 1) w;
+        if v_waiting > v_type.max_waiting then
+            raise exception using errcode = 'DV003',
+                message = format('type %s: more than max_waiting = %s tasks wait', v_type.name, v_type.max_waiting);
+        end if;
+    end loop;
+end $$;
+
+-- Starts tasks that have no splits yet, whatever their type says now. Returns how many started.
+-- The rows are locked by the caller (inserted by it, or taken for update).
+create or replace function divvy.start(p_ids bigint[], p_now timestamptz) returns int
+language plpgsql set enable_seqscan = off set jit = off as $$
+declare
+    v_divided bigint[];
+    v_started int;
+begin
+    -- One update decides for all: what waits, what is planned, what is divided, what is plain.
+    with shape as (
+        select k.id,
+            t.name is null or coalesce(k.run_at > p_now, false) as waits,
+            num_nonnulls(k.splits, k.split_count, k.split_range) > 0 or (not t.plan and t.reduce) as divided,
+            coalesce(t.plan, false) as plan, coalesce(t.reduce, false) as reduce
+        from divvy.task k left join divvy.task_type t on t.name = k.task_type
+        where k.id = any (p_ids)
+    ), written as (
+        update divvy.task k set
+            status = case when s.waits then 'scheduled' when s.divided or not s.plan then 'running' else 'planning' end::divvy.task_status,
+            phase = case when s.waits or s.divided then null when s.plan then 'plan' else 'execute' end::divvy.phase,
+            state = case when s.waits or s.divided then null else 'ready' end::divvy.split_status,
+            split_no = case when not s.waits and not s.divided and s.plan then 0 else 1 end,
+            reduces = not s.waits and s.reduce,
+            sealed = s.divided and not s.waits,
+            run_at = case when s.waits then coalesce(k.run_at, k.created_at) else k.run_at end,
+            reason = case when s.waits and k.run_at > p_now then 'run_at' when s.waits then 'undeclared type' end,
+            due_at = case when s.waits then coalesce(k.run_at, k.created_at) else p_now end,
+            key = nextval('divvy.key')
+        from shape s where k.id = s.id
+        returning k.id, s.waits, s.divided
+    )
+    select array_agg(id order by id) filter (where divided and not waits), count(*) filter (where not waits)
+    into v_divided, v_started from written;
+
+    if v_divided is not null then
+        perform divvy.make_shares(v_divided, p_now);
+    end if;
+    return coalesce(v_started, 0);
+end $$;
+
+-- Turns given shares into rows; a task without any (a reduce on a plain task) gets one.
+create or replace function divvy.make_shares(p_ids bigint[], p_now timestamptz) returns void
+language plpgsql set enable_seqscan = off set jit = off as $$
+declare
+    k divvy.task;
+begin
+    for k in select * from divvy.task where id = any (p_ids) order by id loop
+        if k.splits is not null then
+            perform divvy.insert_shares(k, 0, array(select jsonb_array_elements(k.splits)), p_now);
+            k.split_count := jsonb_array_length(k.splits);
+        elsif k.split_count is not null then
+            insert into divvy.share (share_of, split_no, task_type, priority, group_key, max_attempts, timeout, due_at, payload)
+            select k.id, i + 1, k.task_type, k.priority, k.group_key, k.max_attempts, k.timeout, p_now,
+                jsonb_build_object('index', i, 'count', k.split_count)
+            from generate_series(0, k.split_count - 1) i;
+        elsif k.split_range is not null then
+            k.split_count := divvy.range_splits(k.split_range, k.split_size)::int;
+            insert into divvy.share (share_of, split_no, task_type, priority, group_key, max_attempts, timeout, due_at, payload)
+            select k.id, i + 1, k.task_type, k.priority, k.group_key, k.max_attempts, k.timeout, p_now,
+                jsonb_build_object('lo', lo, 'hi', least(lo::numeric + k.split_size, upper(k.split_range)::numeric))
+            from generate_series(0, k.split_count - 1) i,
+                lateral (select (lower(k.split_range)::numeric + i::numeric * k.split_size)::bigint as lo) b;
+        else
+            perform divvy.insert_shares(k, 0, array[null::jsonb], p_now);
+            k.split_count := 1;
+        end if;
+        update divvy.task set split_count = k.split_count, splits = null where id = k.id;
+        if k.split_count = 0 then
+            perform divvy.settle_task(k.id);
+        end if;
+    end loop;
+end $$;
+
+-- Inserts shares numbered from p_after + 1, in the order of the array.
+create or replace function divvy.insert_shares(k divvy.task, p_after int, p_payloads jsonb[], p_now timestamptz) returns void
+language sql as $$
+    insert into divvy.share (share_of, split_no, task_type, priority, group_key, max_attempts, timeout, due_at, payload)
+    select k.id, p_after + n, k.task_type, k.priority, k.group_key, k.max_attempts, k.timeout, p_now, payload
+    from unnest(p_payloads) with ordinality as p (payload, n)
+    order by n
+$$;
+
+-- Tells waiting workers that there is work. At most one notification a type and transaction; none when
+-- nobody of the type waits, or when the setting divvy.notify is off (two-phase commit needs that).
+create or replace function divvy.wake(p_task_types text[]) returns void
+language plpgsql as $$
+begin
+    if coalesce(current_setting('divvy.notify', true), 'auto') <> 'off' then
+        perform pg_notify('divvy_ready', w.task_type)
+        from divvy.type_wake w
+        where w.task_type = any (p_task_types) and w.idle_until > divvy.clock();
+    end if;
+end $$;
+
+-- Tells workers to look at their orders: cancel, pause, drain.
+create or replace function divvy.wake_control(p_what text) returns void
+language plpgsql as $$
+begin
+    if coalesce(current_setting('divvy.notify', true), 'auto') <> 'off' then
+        perform pg_notify('divvy_control', p_what);
+    end if;
+end $$;
+
+-- Makes one task. Options: the columns of a task, and on_duplicate: return (default) | raise | replace.
+-- Returns the id, or with a held dedupe_key the holder's id and created = false.
+-- Errors: DV003, DV010; DV004 with on_duplicate raise. Locks: none but the dedupe key's.
+create or replace function divvy.enqueue(task_type text, payload jsonb default '{}', options jsonb default '{}',
+    out task_id bigint, out created boolean)
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+    v_what text := format('task of type %s', left(enqueue.task_type, 120));
+    v_on_duplicate text := coalesce(options ->> 'on_duplicate', 'return');
+    v_task divvy.task;
+begin
+    perform divvy.check_keys(options, divvy.task_option_names() || array['on_duplicate'], v_what);
+    if v_on_duplicate not in ('return', 'raise', 'replace') then
+        perform divvy.bad_option(v_what, format('on_duplicate is %L; it is return, raise or replace', v_on_duplicate));
+    end if;
+    v_task := divvy.task_from_options(enqueue.task_type, enqueue.payload, options, v_what);
+    for i in 1..3 loop   -- a holder may end between the two looks; thrice is contention, not bad luck
+        task_id := divvy.insert_task(v_task);
+        created := task_id is not null;
+        exit when created;
+        select k.id into task_id from divvy.task k
+        where k.task_type = enqueue.task_type and k.dedupe_key = v_task.dedupe_key and k.dedupe_held;
+        continue when task_id is null;
+        if v_on_duplicate = 'raise' then
+            raise exception using errcode = 'DV004',
+                message = format('%s: dedupe_key %L is held by task %s', v_what, v_task.dedupe_key, task_id);
+        end if;
+        if divvy.release_passed_key(task_id) then
+            continue;
+        end if;
+        exit when v_on_duplicate = 'return' or not divvy.replace_waiting(task_id, v_task);
+        exit;
+    end loop;
+    if task_id is null then
+        raise exception using errcode = 'DV004', message = format('%s: dedupe_key %L is contended, try again', v_what, v_task.dedupe_key);
+    end if;
+end $$;
+
+-- A task row from options; DV010 names an option whose value is not of its type.
+create or replace function divvy.task_from_options(p_task_type text, p_payload jsonb, p_options jsonb, p_what text) returns divvy.task
+language plpgsql as $$
+declare
+    k divvy.task;
+begin
+    begin
+        k := jsonb_populate_record(null::divvy.task, p_options - 'on_duplicate');
+    exception when data_exception or invalid_text_representation or datetime_field_overflow or numeric_value_out_of_range then
+        perform divvy.bad_option(p_what, sqlerrm);
+    end;
+    k.task_type := p_task_type;
+    k.payload := coalesce(p_payload, '{}');
+    k.priority := coalesce(k.priority, 2);
+    return k;
+end $$;
+
+-- Inserts the producer's columns of k, and its lineage; null when the dedupe key is held.
+create or replace function divvy.insert_task(k divvy.task) returns bigint
+language sql as $$
+    insert into divvy.task (task_type, payload, run_at, priority, dedupe_key, group_key, labels, headers, deadline_at, splits,
+        split_count, split_range, split_size, max_attempts, timeout, max_failed, max_failed_percent, reduce_on, "then",
+        parent_task_id, schedule_id, scheduled_for)
+    values (k.task_type, k.payload, k.run_at, k.priority, k.dedupe_key, k.group_key, k.labels, k.headers, k.deadline_at, k.splits,
+        k.split_count, k.split_range, k.split_size, k.max_attempts, k.timeout, k.max_failed, k.max_failed_percent, k.reduce_on,
+        k."then", k.parent_task_id, k.schedule_id, k.scheduled_for)
+    on conflict do nothing
+    returning id
+$$;
+
+-- Gives a key up whose window has passed. True when it did.
+create or replace function divvy.release_passed_key(p_id bigint) returns boolean
+language sql as $$
+    with released as (
+        update divvy.task set dedupe_held = false
+        where id = p_id and dedupe_held and dedupe_until <= divvy.clock() returning id)
+    select exists (select from released)
+$$;
+
+-- on_duplicate replace: the new payload and policy go to the holder while it still waits to start.
+create or replace function divvy.replace_waiting(p_id bigint, k divvy.task) returns boolean
+language sql as $$
+    with replaced as (
+        update divvy.task h set payload = k.payload, headers = k.headers, labels = k.labels, priority = k.priority,
+            run_at = coalesce(k.run_at, h.run_at), key = nextval('divvy.key')
+        where h.id = p_id and (h.status = 'scheduled' or (h.phase = 'execute' and h.state in ('ready', 'delayed') and h.share_of is null))
+        returning id)
+    select exists (select from replaced)
+$$;
+
+-- Makes many tasks: an array of {"task_type", "payload", options…}. Returns one row each, ord from 1.
+-- Errors: as enqueue, the message names the ordinal.
+create or replace function divvy.enqueue_many(tasks jsonb)
+returns table (ord int, task_id bigint, created boolean)
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+begin
+    if jsonb_typeof(tasks) is distinct from 'array' then
+        perform divvy.bad_option('enqueue_many', 'tasks is a JSON array');
+    end if;
+    perform divvy.check_limit('splits', jsonb_array_length(tasks), 'enqueue_many');
+    if not exists (select from jsonb_array_elements(tasks) t where jsonb_typeof(t) <> 'object' or (t - array['task_type', 'payload']) <> '{}') then
+        -- All plain: one statement makes them.
+        return query
+        with made as (
+            insert into divvy.task (task_type, payload)
+            select t ->> 'task_type', coalesce(t -> 'payload', '{}') from jsonb_array_elements(tasks) with ordinality as a (t, n) order by n
+            returning id)
+        select (row_number() over (order by id))::int, id, true from made;
+        return;
+    end if;
+    for ord in 1..jsonb_array_length(tasks) loop
+        begin
+            select e.task_id, e.created into task_id, created
+            from divvy.enqueue(tasks -> (ord - 1) ->> 'task_type', tasks -> (ord - 1) -> 'payload',
+                (tasks -> (ord - 1)) - array['task_type', 'payload']) e;
+        exception when sqlstate 'DV003' or sqlstate 'DV004' or sqlstate 'DV010' then
+            raise exception using errcode = sqlstate, message = format('task %s: %s', ord, sqlerrm);
+        end;
+        return next;
+    end loop;
+end $$;
+
+-- How a task ended, or where it stands. Errors: DV011.
+create or replace function divvy.task_result(task_id bigint, out status text, out result jsonb, out error jsonb, out finished_at timestamptz)
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+begin
+    select k.status::text, k.result, k.error, k.finished_at into status, result, error, finished_at
+    from divvy.task k where k.id = task_result.task_id;
+    if not found then
+        perform divvy.unknown('task', task_result.task_id::text);
+    end if;
+end $$;
+
+-- Raises DV011.
+create or replace function divvy.unknown(p_object text, p_id text) returns void
+language plpgsql immutable as $$
+begin
+    raise exception using errcode = 'DV011', message = format('there is no %s %s', p_object, coalesce(p_id, 'null'));
+end $$;

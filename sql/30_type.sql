@@ -1,0 +1,217 @@
+-- Task types: what a task of a name is split into, how often it is tried, when it counts as failed.
+
+-- Declares a type, or changes the options that are named; an option given as null returns to its default.
+-- Errors: DV010 (unknown or malformed option, the type unchanged). Locks: the type's row.
+create or replace function divvy.put_task_type(name text, options jsonb default '{}') returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+    v_what text := format('type %s', left(put_task_type.name, 120));
+    v_before jsonb;
+    t divvy.task_type;
+begin
+    perform divvy.check_name(put_task_type.name, 'type');
+    perform divvy.check_type_options(options, v_what);
+    insert into divvy.task_type (name) values (put_task_type.name) on conflict do nothing;
+    select * into t from divvy.task_type k where k.name = put_task_type.name for update;
+    v_before := to_jsonb(t);
+    t := divvy.type_with(t, options, v_what);
+    perform divvy.check_policy(v_what, t.max_attempts, t.timeout, t.max_failed, t.max_failed_percent, t.reduce_on, t."then");
+    perform divvy.check_type(t, v_what);
+    update divvy.task_type k set (handler, plan, reduce, max_attempts, backoff, timeout, lease, max_waiting, dedupe_window, max_failed,
+            max_failed_percent, reduce_on, retention_succeeded, retention_others, "then", declared_by, updated_at)
+        = (t.handler, t.plan, t.reduce, t.max_attempts, t.backoff, t.timeout, t.lease, t.max_waiting, t.dedupe_window, t.max_failed,
+            t.max_failed_percent, t.reduce_on, t.retention_succeeded, t.retention_others, t."then", 'put_task_type', divvy.clock())
+    where k.name = t.name;
+    perform divvy.add_lanes(t.name);
+    perform divvy.record('put_task_type', 'type', t.name, null, v_before, options);
+    perform divvy.start_scheduled(t.name, 1000);
+end $$;
+
+-- Refuses what no type has. The cluster-wide limits come with a later version, and say so.
+create or replace function divvy.check_type_options(p_options jsonb, p_what text) returns void
+language plpgsql as $$
+declare
+    v_later text;
+begin
+    perform divvy.check_keys(p_options, array['handler', 'plan', 'reduce', 'max_attempts', 'backoff', 'timeout', 'lease', 'max_running',
+        'max_running_per_task', 'max_running_per_group', 'rate', 'fair_by_group', 'max_waiting', 'dedupe_window', 'max_failed',
+        'max_failed_percent', 'reduce_on', 'retention', 'then'], p_what);
+    select k into v_later from unnest(array['max_running', 'max_running_per_task', 'max_running_per_group', 'rate', 'fair_by_group']) k
+    where jsonb_typeof(p_options -> k) <> 'null' limit 1;
+    if v_later is not null then
+        perform divvy.bad_option(p_what, format('%s is not in this version yet', v_later));
+    end if;
+    if jsonb_typeof(p_options -> 'retention') = 'object' then
+        perform divvy.check_keys(p_options -> 'retention', array['succeeded', 'others'], p_what || ': retention');
+    end if;
+    if jsonb_typeof(p_options -> 'backoff') = 'object' then
+        perform divvy.check_keys(p_options -> 'backoff', array['kind', 'base', 'factor', 'max', 'jitter', 'steps'], p_what || ': backoff');
+    end if;
+end $$;
+
+-- The type with the named options set. DV010 for a value that is not of its kind.
+create or replace function divvy.type_with(t divvy.task_type, p_options jsonb, p_what text) returns divvy.task_type
+language plpgsql as $$
+declare
+    d divvy.task_type;
+    v_sql jsonb := p_options #> '{handler,sql}';
+    v_flat jsonb := p_options - array['retention', 'backoff', 'max_running', 'max_running_per_task', 'max_running_per_group', 'rate', 'fair_by_group'];
+begin
+    d := divvy.type_defaults();
+    if p_options ? 'retention' then
+        v_flat := v_flat || jsonb_build_object('retention_succeeded', p_options #> '{retention,succeeded}', 'retention_others', p_options #> '{retention,others}');
+    end if;
+    if p_options ? 'backoff' then
+        v_flat := v_flat || jsonb_build_object('backoff', case when jsonb_typeof(p_options -> 'backoff') = 'object'
+            then d.backoff || (p_options -> 'backoff') else d.backoff end);
+    end if;
+    if v_sql is not null then
+        v_flat := v_flat || jsonb_build_object('plan', v_sql ? 'split', 'reduce', v_sql ? 'reduce',
+            'handler', jsonb_build_object('sql', jsonb_build_object('role', session_user) || v_sql));
+    end if;
+    -- null means the default: put it in place of the null before the row is filled.
+    select jsonb_object_agg(k, case when v = 'null' then to_jsonb(d) -> k else v end) into v_flat from jsonb_each(v_flat) e (k, v);
+    begin
+        t := jsonb_populate_record(t, coalesce(v_flat, '{}'));
+    exception when data_exception then
+        perform divvy.bad_option(p_what, sqlerrm);
+    end;
+    return t;
+end $$;
+
+-- A type with every option at its default.
+create or replace function divvy.type_defaults() returns divvy.task_type
+language sql immutable parallel safe as $$
+    select jsonb_populate_record(null::divvy.task_type, '{"handler": {"worker": true}, "plan": false, "reduce": false, "max_attempts": 20,
+        "backoff": {"kind": "exponential", "base": 5, "factor": 2, "max": 3600, "jitter": 0.2}, "timeout": "15 min", "lease": "30 s",
+        "dedupe_window": "open", "reduce_on": "tolerated", "retention_succeeded": "3 days", "retention_others": "30 days"}')
+$$;
+
+create or replace function divvy.check_type(t divvy.task_type, p_what text) returns void
+language plpgsql as $$
+declare
+    v_window interval;
+begin
+    if t.lease is null or t.lease < interval '1 s' or t.lease > interval '1 day' then
+        perform divvy.bad_option(p_what, format('lease is %s; it must be 1 s to 1 day', t.lease));
+    end if;
+    if t.max_waiting < 1 then
+        perform divvy.bad_option(p_what, format('max_waiting is %s; it must be positive', t.max_waiting));
+    end if;
+    perform divvy.check_interval(t.retention_succeeded, 'retention.succeeded', p_what, true);
+    perform divvy.check_interval(t.retention_others, 'retention.others', p_what, true);
+    if t.dedupe_window not in ('open', 'forever') then
+        begin
+            v_window := t.dedupe_window::interval;
+        exception when data_exception then
+            perform divvy.bad_option(p_what, format('dedupe_window is %L; it is open, forever or an interval', t.dedupe_window));
+        end;
+        perform divvy.check_interval(v_window, 'dedupe_window', p_what);
+    end if;
+    perform divvy.check_backoff(t.backoff, p_what);
+    perform divvy.check_handler(t.handler, p_what);
+end $$;
+
+create or replace function divvy.check_backoff(p_backoff jsonb, p_what text) returns void
+language plpgsql as $$
+begin
+    if coalesce(p_backoff ->> 'kind', '') not in ('exponential', 'fixed', 'list') then
+        perform divvy.bad_option(p_what, format('backoff.kind is %L; it is exponential, fixed or list', p_backoff ->> 'kind'));
+    end if;
+    if (p_backoff ->> 'kind') = 'list' and coalesce(jsonb_array_length(case jsonb_typeof(p_backoff -> 'steps') when 'array' then p_backoff -> 'steps' end), 0)
+            not between 1 and divvy.limit_of('steps') then
+        perform divvy.bad_option(p_what, 'backoff.steps is a list of 1 to 1000 delays');
+    end if;
+    if (p_backoff ->> 'jitter')::numeric not between 0 and 1 or (p_backoff ->> 'factor')::numeric < 1
+            or divvy.seconds(p_backoff -> 'base') < 0 or divvy.seconds(p_backoff -> 'max') < 0
+            or exists (select from jsonb_array_elements(coalesce(p_backoff -> 'steps', '[]')) s where divvy.seconds(s) < 0) then
+        perform divvy.bad_option(p_what, 'backoff has a negative delay, a factor below 1 or a jitter outside 0 to 1');
+    end if;
+exception when data_exception then
+    perform divvy.bad_option(p_what, format('backoff: %s', sqlerrm));
+end $$;
+
+-- A delay in options: a number is seconds, a text is an interval.
+create or replace function divvy.seconds(p_value jsonb) returns double precision
+language sql immutable parallel safe as $$
+    select case jsonb_typeof(p_value) when 'number' then (p_value #>> '{}')::double precision
+        when 'string' then extract(epoch from (p_value #>> '{}')::interval) end
+$$;
+
+create or replace function divvy.check_handler(p_handler jsonb, p_what text) returns void
+language plpgsql as $$
+declare
+    v_role text := p_handler #>> '{sql,role}';
+begin
+    if p_handler ?| array['http', 'exec'] then
+        perform divvy.bad_option(p_what, format('%s handlers are not in this version yet; use sql or worker',
+            case when p_handler ? 'http' then 'http' else 'exec' end));
+    end if;
+    perform divvy.check_keys(p_handler, array['worker', 'sql'], p_what || ': handler');
+    if p_handler ? 'sql' then
+        perform divvy.check_keys(p_handler -> 'sql', array['split', 'execute', 'reduce', 'role', 'statement_timeout'], p_what || ': handler.sql');
+        if coalesce(p_handler #>> '{sql,execute}', '') = '' then
+            perform divvy.bad_option(p_what, 'handler.sql needs an execute statement');
+        end if;
+        if not exists (select from pg_roles where rolname = v_role) then
+            perform divvy.bad_option(p_what, format('handler.sql.role %L does not exist', v_role));
+        end if;
+        -- Its statements run with that role's rights, so only its members may say what runs.
+        if not pg_has_role(session_user, v_role, 'member') then
+            perform divvy.bad_option(p_what, format('%I is not a member of handler.sql.role %L', session_user, v_role));
+        end if;
+    end if;
+end $$;
+
+create or replace function divvy.add_lanes(p_task_type text) returns void
+language sql as $$
+    insert into divvy.lane (task_type, lane) select p_task_type, l from generate_series(0, 4) l on conflict do nothing
+$$;
+
+-- Forgets a type. Errors: DV011; DV004 while tasks of it are open.
+create or replace function divvy.drop_task_type(name text) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+    v_open bigint;
+begin
+    perform from divvy.task_type k where k.name = drop_task_type.name for update;
+    if not found then
+        perform divvy.unknown('type', drop_task_type.name);
+    end if;
+    select k.id into v_open from divvy.task k where k.task_type = drop_task_type.name and k.finished_at is null limit 1;
+    if v_open is not null then
+        raise exception using errcode = 'DV004', message = format('type %s: task %s is open', drop_task_type.name, v_open);
+    end if;
+    delete from divvy.task_type k where k.name = drop_task_type.name;
+    delete from divvy.lane l where l.task_type = drop_task_type.name;
+    perform divvy.record('drop_task_type', 'type', drop_task_type.name, null, null, null);
+end $$;
+
+-- Starts scheduled tasks of a declared type whose moment has come. Returns how many.
+create or replace function divvy.start_scheduled(p_task_type text, p_max int) returns int
+language plpgsql set enable_seqscan = off set jit = off as $$
+declare
+    v_now timestamptz := divvy.clock();
+    v_ids bigint[];
+    v_started int;
+begin
+    v_ids := array(select k.id from divvy.task k
+        where k.status = 'scheduled' and k.task_type = p_task_type and k.run_at <= v_now
+            and (k.paused_until is null or k.paused_until <= v_now)
+        order by k.run_at limit p_max for update skip locked);
+    if v_ids = '{}' then
+        return 0;
+    end if;
+    v_started := divvy.start(v_ids, v_now);
+    perform divvy.wake(array[p_task_type]);
+    return v_started;
+end $$;
+
+-- Writes the event of a decision.
+create or replace function divvy.record(p_verb text, p_object text, p_id text, p_reason text, p_before jsonb, p_after jsonb) returns void
+language sql as $$
+    insert into divvy.event (actor, verb, object, object_id, reason, before, after)
+    values (coalesce(nullif(current_setting('divvy.actor', true), ''), session_user), p_verb, p_object, p_id, p_reason, p_before, p_after)
+$$;

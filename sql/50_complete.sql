@@ -1,0 +1,251 @@
+-- Splits end well. Every call is guarded by split id, status running and token: one that does not match
+-- changes nothing.
+
+-- Completes one split; call it last in the transaction of your own writes. Returns the split's new status.
+-- Errors: DV001 the lease was lost, or this split is finished already: the transaction, your writes included, must
+-- roll back; DV002 it was cancelled; DV003 result over the limit; DV010 not READ COMMITTED; DV011 no such split.
+-- Locks: the split; the task only if it is free.
+create or replace function divvy.complete(split_id bigint, token bigint, result jsonb default null) returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_verdict text;
+begin
+    v_verdict := (divvy.finish(array[split_id], array[token], jsonb_build_array(result)))[1];
+    if v_verdict <> 'ok' then
+        perform divvy.refuse(split_id, token, v_verdict);
+    end if;
+    return 'succeeded';
+end $$;
+
+-- Raises what a call by somebody who does not hold the split deserves: DV011, DV002 or DV001.
+create or replace function divvy.refuse(p_id bigint, p_token bigint, p_verdict text default null) returns void
+language plpgsql as $$
+declare
+    u divvy.unit;
+begin
+    select * into u from divvy.unit k where k.id = p_id;
+    if not found then
+        perform divvy.unknown('split', p_id::text);
+    end if;
+    if u.state = 'cancelled' or p_verdict = 'cancelled' then
+        raise exception using errcode = 'DV002', message = format('split %s was cancelled', p_id);
+    end if;
+    raise exception using errcode = 'DV001', message = format('split %s is not held by token %s: it is %s%s', p_id, coalesce(p_token::text, 'null'),
+        coalesce(u.state::text, 'between phases'), case when u.token is not null then format(', its token is %s', u.token) end);
+end $$;
+
+-- Completes a batch. For each split, in the order given: ok | cancelled | lost | already. Raises nothing for those,
+-- so it suits splits whose effects are elsewhere. Errors: DV003, DV010.
+create or replace function divvy.complete_many(split_ids bigint[], tokens bigint[], results jsonb default null)
+returns table (split_id bigint, verdict text)
+language plpgsql security definer rows 100 set search_path = pg_catalog, pg_temp as $$
+begin
+    return query select * from unnest(split_ids, divvy.finish(split_ids, tokens, results));
+end $$;
+
+-- Completes the last batch and claims the next in one round trip. Both answers are arrays: completed of
+-- {"split_id", "verdict"}, claimed of objects with the columns of claim.
+create or replace function divvy.complete_and_claim(worker uuid, split_ids bigint[], tokens bigint[], results jsonb, task_types text[],
+    max int, lease interval default null, per_type int[] default null, out completed jsonb, out claimed jsonb)
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    select coalesce(jsonb_agg(jsonb_build_object('split_id', c.id, 'verdict', c.verdict) order by c.n), '[]') into completed
+    from unnest(split_ids, divvy.finish(split_ids, tokens, results)) with ordinality as c (id, verdict, n);
+    select coalesce(jsonb_agg(to_jsonb(c)), '[]') into claimed
+    from divvy.claim(complete_and_claim.worker, complete_and_claim.task_types, complete_and_claim.max, complete_and_claim.lease,
+        complete_and_claim.per_type) c;
+end $$;
+
+-- The one way to success. Plain tasks and shares end in sets; a plan, a reduce, and a split with staged siblings
+-- end one by one, because they write their task. Returns a verdict for each id.
+create or replace function divvy.finish(p_ids bigint[], p_tokens bigint[], p_results jsonb) returns text[]
+language plpgsql
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan set jit = off as $$
+declare
+    v_now timestamptz := divvy.clock();
+    v_done bigint[];
+    v_more bigint[];
+    v_left record;
+begin
+    perform divvy.need_read_committed('complete');
+    perform divvy.check_batch('complete', p_ids, p_tokens);
+    perform divvy.check_results(p_ids, p_results);
+    v_done := divvy.finish_plain(p_ids, p_tokens, p_results, v_now);
+    if cardinality(v_done) < cardinality(p_ids) then
+        v_done := v_done || divvy.finish_shares(p_ids, p_tokens, p_results, v_now);
+    end if;
+    if cardinality(v_done) < cardinality(p_ids) then
+        for v_left in
+            select u.id, g.token, nullif(p_results -> (g.n - 1)::int, 'null') as result
+            from unnest(p_ids, p_tokens) with ordinality as g (id, token, n)
+            join divvy.unit u on u.id = g.id and u.token = g.token and u.state = 'running'
+            order by coalesce(u.share_of, u.id), u.id
+        loop
+            if divvy.finish_one(v_left.id, v_left.token, v_left.result, v_now) then
+                v_more := v_more || v_left.id;
+            end if;
+        end loop;
+    end if;
+    perform divvy.drop_leases(p_ids, p_tokens);
+    return array(
+        select case when g.id = any (v_done) or g.id = any (v_more) then 'ok'
+            when u.state = 'succeeded' and u.token = g.token then 'already'
+            when u.state = 'cancelled' or k.cancel_requested_at is not null then 'cancelled'
+            else 'lost' end
+        from unnest(p_ids, p_tokens) with ordinality as g (id, token, n)
+        left join divvy.unit u on u.id = g.id and not (g.id = any (v_done))
+        left join divvy.task k on k.id = coalesce(u.share_of, u.id)
+        order by g.n);
+end $$;
+
+create or replace function divvy.check_results(p_ids bigint[], p_results jsonb) returns void
+language plpgsql as $$
+declare
+    v_at int;
+begin
+    if p_results is null or p_results = 'null' then
+        return;
+    end if;
+    if jsonb_typeof(p_results) <> 'array' or jsonb_array_length(p_results) <> cardinality(p_ids) then
+        perform divvy.bad_option('complete', format('results is an array of %s elements, one for each split', cardinality(p_ids)));
+    end if;
+    if pg_column_size(p_results) >= 3000 then
+        select n into v_at from jsonb_array_elements(p_results) with ordinality as r (result, n)
+        where octet_length(result::text) > divvy.limit_of('result') limit 1;
+        if v_at is not null then
+            perform divvy.check_limit('result', octet_length((p_results -> (v_at - 1))::text), format('split %s', p_ids[v_at]));
+        end if;
+    end if;
+end $$;
+
+-- Plain tasks: the split's end is the task's.
+create or replace function divvy.finish_plain(p_ids bigint[], p_tokens bigint[], p_results jsonb, p_now timestamptz) returns bigint[]
+language plpgsql as $$
+declare
+    v_done bigint[];
+    v_followed bigint[];
+    v_types_follow boolean := exists (select from divvy.task_type t where t."then" is not null);
+begin
+    with done as (
+        update divvy.task k set state = 'succeeded', attempt = k.attempt + 1, crashes = 0, finished_at = p_now,
+            result = nullif(p_results -> (g.n - 1)::int, 'null'),
+            status = case when k.cancel_requested_at is null then 'succeeded' else 'cancelled' end::divvy.task_status,
+            dedupe_held = k.dedupe_key is null or k.dedupe_until is not null
+        from (select * from unnest(p_ids, p_tokens) with ordinality as a (id, token, n) order by a.id) g
+        where k.id = g.id and k.token = g.token and k.state = 'running' and k.phase = 'execute' and not k.adds
+        returning k.id, k."then" is not null or k.schedule_id is not null or v_types_follow as followed
+    )
+    select coalesce(array_agg(id), '{}'), array_agg(id order by id) filter (where followed) into v_done, v_followed from done;
+    if v_followed is not null then
+        perform divvy.follow(id) from unnest(v_followed) id;
+    end if;
+    return v_done;
+end $$;
+
+-- Shares: then each divided task is looked at. One whose last split this is goes on at once; of the others a note
+-- is left, because the last two may end side by side, neither seeing the other.
+create or replace function divvy.finish_shares(p_ids bigint[], p_tokens bigint[], p_results jsonb, p_now timestamptz) returns bigint[]
+language plpgsql as $$
+declare
+    v_done bigint[];
+    v_tasks bigint[];
+begin
+    with done as (
+        update divvy.share s set state = 'succeeded', attempt = s.attempt + 1, crashes = 0, finished_at = p_now,
+            result = nullif(p_results -> (g.n - 1)::int, 'null')
+        from (select * from unnest(p_ids, p_tokens) with ordinality as a (id, token, n) order by a.id) g
+        where s.id = g.id and s.token = g.token and s.state = 'running' and not s.adds
+        returning s.id, s.share_of
+    )
+    select coalesce(array_agg(id), '{}'), array_agg(distinct share_of) into v_done, v_tasks from done;
+    perform divvy.look_at(v_tasks);
+    return v_done;
+end $$;
+
+-- A split that writes its task: the task is locked first, as everywhere.
+create or replace function divvy.finish_one(p_id bigint, p_token bigint, p_result jsonb, p_now timestamptz) returns boolean
+language plpgsql as $$
+declare
+    u divvy.unit;
+    k divvy.task;
+begin
+    select t.* into k from divvy.task t where t.id = coalesce((select s.share_of from divvy.share s where s.id = p_id), p_id) for update;
+    select * into u from divvy.unit t where t.id = p_id and t.token = p_token and t.state = 'running' for update;
+    if u.id is null then
+        return false;
+    end if;
+    if u.phase = 'reduce' then
+        return divvy.finish_reduce(k, p_result, p_now);
+    end if;
+    if u.phase = 'plan' and k.cancel_requested_at is not null then
+        -- The plan is done and nothing of it is started: its shares never come to be.
+        update divvy.task t set state = 'succeeded', attempt = t.attempt + 1 where t.id = k.id;
+        delete from divvy.staged s where s.split_id = p_id;
+        perform divvy.end_task(k.id, 'cancelled', null, null);
+        return true;
+    end if;
+    update divvy.unit t set state = 'succeeded', attempt = t.attempt + 1, crashes = 0, adds = false, progress = null,
+        finished_at = case when t.share_of is not null then p_now end,
+        result = case when t.phase = 'execute' then p_result end
+    where t.id = p_id;
+    perform divvy.unstage(k, u, p_now);
+    perform divvy.look_at(array[k.id]);
+    return true;
+end $$;
+
+-- Makes the staged payloads of a finished split into shares of its task.
+create or replace function divvy.unstage(k divvy.task, u divvy.unit, p_now timestamptz) returns void
+language plpgsql as $$
+declare
+    v_last int;
+    v_payloads jsonb[];
+begin
+    delete from divvy.staged s where s.split_id = u.id and s.token <> u.token;
+    v_payloads := array(select s.payload from divvy.staged s where s.split_id = u.id order by s.position);
+    delete from divvy.staged s where s.split_id = u.id;
+    if k.phase = 'execute' then
+        -- A plain task becomes a divided one: its only split so far leaves for a row of its own, with the same id.
+        insert into divvy.share (id, token, due_at, started_at, finished_at, share_of, attempt, attempt_base, max_attempts, continuation,
+            split_no, priority, state, task_type, worker, group_key, timeout, result, key)
+        select t.id, t.token, t.due_at, t.started_at, p_now, t.id, t.attempt, t.attempt_base, t.max_attempts, t.continuation,
+            1, t.priority, t.state, t.task_type, t.worker, t.group_key, t.timeout, t.result, t.key
+        from divvy.task t where t.id = k.id;
+        update divvy.task t set phase = null, state = null, token = null, result = null, checkpoint = null, sealed = true where t.id = k.id;
+    end if;
+    v_last := coalesce((select max(s.split_no) from divvy.share s where s.share_of = k.id), 0);
+    perform divvy.check_limit('splits', v_last + cardinality(v_payloads), format('task %s', k.id));
+    perform divvy.insert_shares(k, v_last, v_payloads, p_now);
+    if k.phase = 'plan' then
+        -- The plan split is done: its row waits to become the reduce.
+        insert into divvy.attempt (split_id, token, task_id, attempt, phase, worker, outcome, started_at, finished_at)
+        values (u.id, u.token, k.id, u.attempt + 1, 'plan', u.worker, 'succeeded', u.started_at, p_now);
+        update divvy.task t set status = 'running', phase = null, state = null, token = null, sealed = true, checkpoint = null where t.id = k.id;
+    end if;
+    update divvy.task t set split_count = v_last + cardinality(v_payloads) where t.id = k.id;
+    perform divvy.hold_if_paused(k.id, k.paused_until);
+    perform divvy.wake(array[k.task_type]);
+end $$;
+
+-- Leases whose splits are all in this call are done with; the others go when they end.
+create or replace function divvy.drop_leases(p_ids bigint[], p_tokens bigint[]) returns void
+language sql as $$
+    delete from divvy.lease l where l.token in (select distinct t from unnest(p_tokens) t) and l.split_ids <@ p_ids
+$$;
+
+-- The splits of a divided task for its reduce, a page at a time in split_no order, from after. Errors: DV001, DV010, DV011.
+create or replace function divvy.reduce_inputs(split_id bigint, token bigint, after int default 0, max int default 1000)
+returns table (split_no int, status text, result jsonb, error jsonb)
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+#variable_conflict use_column
+begin
+    perform from divvy.task k where k.id = reduce_inputs.split_id and k.token = reduce_inputs.token and k.state = 'running' and k.phase = 'reduce';
+    if not found then
+        perform divvy.refuse(reduce_inputs.split_id, reduce_inputs.token);
+    end if;
+    perform divvy.check_limit('batch', reduce_inputs.max, 'reduce_inputs');
+    return query
+    select s.split_no, s.state::text, s.result, s.error from divvy.share s
+    where s.share_of = reduce_inputs.split_id and s.split_no > reduce_inputs.after
+    order by s.split_no limit reduce_inputs.max;
+end $$;

@@ -1,0 +1,280 @@
+-- Duties: what somebody has to do now and then. Each is one pass, bounded, and safe with any number of callers at once.
+
+-- One pass of all duties. Any divvy process, a worker's next_wait or pg_cron may call it. Returns what each did.
+create or replace function divvy.tick(max int default 500)
+returns table (duty text, done int)
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    perform divvy.need_read_committed('tick');
+    return query values
+        ('fire', divvy.fire_due(max)),
+        ('promote', divvy.promote(max)),
+        ('reclaim', divvy.reclaim(max)),
+        ('reduce_check', divvy.settle(max)),
+        ('low_water', divvy.advance_low_water()),
+        ('prune', divvy.prune(max));
+end $$;
+
+-- Makes ready what waited for a moment that has come; starts scheduled tasks, whose types are looked at again. Returns how many.
+create or replace function divvy.promote(max int default 500) returns int
+language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+declare
+    v_now timestamptz := divvy.clock();
+    v_types text[];
+    v_count int;
+    v_type text;
+    v_paused record;
+begin
+    with due as materialized (
+        select u.id from divvy.unit u where u.state = 'delayed' and u.due_at <= v_now order by u.due_at limit promote.max for update skip locked
+    ), promoted as (
+        update divvy.unit u set state = case when k.paused_until > v_now then 'delayed' else 'ready' end::divvy.split_status,
+            reason = case when k.paused_until > v_now then 'paused' end,
+            due_at = case when k.paused_until > v_now then k.paused_until else v_now end, key = nextval('divvy.key')
+        from divvy.task k
+        where u.id = any (array(select id from due)) and u.state = 'delayed' and k.id = coalesce(u.share_of, u.id)
+        returning u.task_type)
+    select array_agg(distinct task_type), count(*) into v_types, v_count from promoted;
+    perform divvy.wake(v_types);
+    for v_type in select t.name from divvy.task_type t order by t.name loop
+        v_count := v_count + divvy.start_scheduled(v_type, max);
+    end loop;
+    update divvy.task_type t set paused_until = null, pause_reason = null where t.paused_until <= v_now;
+    update divvy.task t set paused_until = null, pause_reason = null
+    where t.id = any (array(select p.id from divvy.task p where p.paused_until <= v_now and p.finished_at is null for update skip locked));
+    for v_paused in select p.id, p.paused_until from divvy.task p where p.paused_until > v_now and p.finished_at is null order by p.paused_until limit max loop
+        perform divvy.hold_if_paused(v_paused.id, v_paused.paused_until);
+    end loop;
+    return v_count;
+end $$;
+
+-- Takes back the splits of ended leases, each charged an attempt; ends tasks past their deadline, and cancelled ones
+-- whose workers did not stop within the grace. After a server start or a pause of ticks every lease is given its length
+-- once more, so a pause of the database re-executes nothing. Returns how many splits were taken.
+create or replace function divvy.reclaim(max int default 500) returns int
+language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+declare
+    v_now timestamptz := divvy.clock();
+    v_resumed timestamptz;
+    l divvy.lease;
+    v_taken int := 0;
+begin
+    if not pg_try_advisory_xact_lock(divvy.lock_of('reclaim')) then
+        return 0;
+    end if;
+    v_resumed := divvy.pulse_beat(v_now);
+    for l in select * from divvy.lease x
+        where x.lease_until <= v_now and (v_resumed + x.length <= v_now or x.deadline_at <= v_now - x.length)
+        order by x.token limit reclaim.max for update skip locked
+    loop
+        v_taken := v_taken + divvy.reclaim_lease(l, v_now);
+    end loop;
+    v_taken := v_taken + divvy.enforce_cancels(max, v_now);
+    perform divvy.enforce_deadlines(max, v_now);
+    return v_taken;
+end $$;
+
+-- Notes that reclaim runs; returns since when it has been running without a pause.
+create or replace function divvy.pulse_beat(p_now timestamptz) returns timestamptz
+language sql as $$
+    update divvy.pulse set
+        resumed_at = case when reclaimed_at > p_now - interval '10 s' and reclaimed_at <= p_now
+            and server_start = pg_postmaster_start_time() then resumed_at else p_now end,
+        reclaimed_at = p_now, server_start = pg_postmaster_start_time()
+    returning resumed_at
+$$;
+
+-- Splits that are locked are just being completed: their lease row stays for the next pass.
+create or replace function divvy.reclaim_lease(l divvy.lease, p_now timestamptz) returns int
+language plpgsql set enable_seqscan = off as $$
+declare
+    u divvy.unit;
+    v_taken int := 0;
+    v_outcome text := case when l.deadline_at <= p_now then 'timeout' else 'expired' end;
+begin
+    for u in select * from divvy.unit x where x.id = any (l.split_ids) and x.token = l.token and x.state = 'running'
+        order by x.id for update skip locked
+    loop
+        perform from divvy.end_attempt(u, v_outcome, jsonb_build_object('class', 'lease',
+            'message', format('its lease ended at %s and worker %s did not renew it', l.lease_until, l.worker)), true,
+            case v_outcome when 'timeout' then null else interval '0' end);
+        v_taken := v_taken + 1;
+    end loop;
+    delete from divvy.lease x where x.token = l.token
+        and not exists (select from divvy.unit y where y.id = any (l.split_ids) and y.token = l.token and y.state = 'running');
+    return v_taken;
+end $$;
+
+-- Cancelled tasks that are still open: what slipped by is cancelled, what runs past the grace of 30 s loses its token.
+create or replace function divvy.enforce_cancels(p_max int, p_now timestamptz) returns int
+language plpgsql set enable_seqscan = off as $$
+declare
+    v_id bigint;
+    k divvy.task;
+    u divvy.unit;
+    v_taken int := 0;
+begin
+    for v_id in select t.id from divvy.task t where t.cancel_requested_at is not null and t.finished_at is null
+        order by t.cancel_requested_at limit p_max
+    loop
+        select * into k from divvy.task t where t.id = v_id and t.finished_at is null for update skip locked;
+        continue when not found;
+        if k.cancel_requested_at <= p_now - interval '30 s' then
+            for u in select * from divvy.unit x where (x.id = k.id or x.id = any (array(select s.id from divvy.share s where s.share_of = k.id
+                    and s.state = 'running'))) and x.state = 'running' order by x.id for update skip locked
+            loop
+                insert into divvy.attempt (split_id, token, task_id, attempt, phase, worker, outcome, started_at, finished_at)
+                values (u.id, u.token, k.id, u.attempt + 1, u.phase, u.worker, 'cancelled', u.started_at, p_now);
+                perform divvy.unstaged(u);
+                perform divvy.end_split(u, 'cancelled', k.cancel_reason, null, true);
+                v_taken := v_taken + 1;
+            end loop;
+        end if;
+        perform divvy.begin_cancel(k, k.cancel_reason) from divvy.task t where t.id = k.id and t.finished_at is null;
+    end loop;
+    return v_taken;
+end $$;
+
+create or replace function divvy.enforce_deadlines(p_max int, p_now timestamptz) returns void
+language plpgsql set enable_seqscan = off as $$
+declare
+    k divvy.task;
+begin
+    for k in select * from divvy.task t where t.deadline_at <= p_now and t.finished_at is null and t.cancel_requested_at is null
+        order by t.deadline_at limit p_max for update skip locked
+    loop
+        perform divvy.record('deadline', 'task', k.id::text, format('its deadline was %s', k.deadline_at), jsonb_build_object('status', k.status), null);
+        perform divvy.begin_cancel(k, 'deadline');
+    end loop;
+end $$;
+
+-- Moves the marks up to the lowest key that may still be ready, in each lane (docs/adr/0003): a key K is noted, with every
+-- transaction that writes splits just then; when all of them are gone, and no prepared one is left, every key up to K is
+-- visible, and a plain look finds the lowest ready one. Only the order of the statements makes this right.
+-- Returns how many marks moved.
+create or replace function divvy.advance_low_water() returns int
+language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+declare
+    w divvy.low_water;
+    v_key bigint;
+    v_moved int := 0;
+begin
+    if not pg_try_advisory_xact_lock(divvy.lock_of('low water')) then
+        return 0;
+    end if;
+    select * into w from divvy.low_water;
+    if w.server_start is distinct from pg_postmaster_start_time() then
+        perform divvy.repair_keys();
+        w.noted_key := null;
+    end if;
+    if w.noted_key is not null and not divvy.writers() && w.holders and not divvy.prepared_writer() then
+        v_moved := divvy.raise_marks(w.noted_key);
+        w.noted_key := null;
+    end if;
+    if w.noted_key is null then
+        select s.last_value - (not s.is_called)::int into v_key from divvy.key s;
+        update divvy.low_water set noted_key = v_key, holders = divvy.writers(), server_start = pg_postmaster_start_time();
+        if not divvy.prepared_writer() and (select h.holders = '{}' from divvy.low_water h) then
+            v_moved := v_moved + divvy.raise_marks(v_key);
+            update divvy.low_water set noted_key = null;
+        end if;
+    end if;
+    return v_moved;
+end $$;
+
+create or replace function divvy.own_transaction() returns text
+language sql volatile as $$
+    select l.virtualtransaction from pg_locks l where l.locktype = 'virtualxid' and l.pid = pg_backend_pid() limit 1
+$$;
+
+-- Transactions that hold a lock they need to write splits. pg_locks needs no special right.
+create or replace function divvy.writers() returns text[]
+language sql volatile as $$
+    select coalesce(array_agg(distinct l.virtualtransaction), '{}') from pg_locks l
+    where l.locktype = 'relation' and l.mode = 'RowExclusiveLock' and l.granted and l.pid is not null
+        and l.database = (select d.oid from pg_database d where d.datname = current_database())
+        and l.relation in ('divvy.unit'::regclass, 'divvy.task'::regclass, 'divvy.share'::regclass)
+        and l.virtualtransaction <> divvy.own_transaction()
+$$;
+
+-- A prepared transaction has no process, and another id after a restart: as long as one is left, nothing is certain.
+create or replace function divvy.prepared_writer() returns boolean
+language sql volatile as $$
+    select exists (select from pg_locks l
+        where l.locktype = 'relation' and l.mode = 'RowExclusiveLock' and l.pid is null
+            and l.database = (select d.oid from pg_database d where d.datname = current_database())
+            and l.relation in ('divvy.unit'::regclass, 'divvy.task'::regclass, 'divvy.share'::regclass))
+$$;
+
+-- A plain look, never SKIP LOCKED: a row whose claim is about to roll back is still ready. It starts at the old mark.
+create or replace function divvy.raise_marks(p_key bigint) returns int
+language plpgsql as $$
+declare
+    l divvy.lane;
+    v_ready bigint;
+    v_mark bigint;
+    v_moved int := 0;
+begin
+    for l in select * from divvy.lane order by task_type, lane loop
+        select u.key into v_ready from divvy.unit u
+        where u.task_type = l.task_type and u.lane = l.lane and u.state = 'ready' and u.key > l.mark order by u.key limit 1;
+        v_mark := case when v_ready <= p_key then v_ready - 1 else p_key end;
+        if v_mark > l.mark then
+            update divvy.lane x set mark = v_mark where x.task_type = l.task_type and x.lane = l.lane;
+            v_moved := v_moved + 1;
+        end if;
+    end loop;
+    return v_moved;
+end $$;
+
+-- After a server start: a restored dump or a logical fail-over carries no sequences, so marks and keys are not believed.
+-- One look over each lane from its beginning, and the sequences behind everything there is.
+create or replace function divvy.repair_keys() returns void
+language plpgsql as $$
+declare
+    v_highest bigint;
+begin
+    select max(x.key) into v_highest from divvy.lane l,
+        lateral (select u.key from divvy.unit u where u.task_type = l.task_type and u.lane = l.lane and u.state = 'ready' order by u.key desc limit 1) x;
+    perform setval('divvy.key', v_highest) from divvy.key s where s.last_value < v_highest;
+    perform setval('divvy.id', m.id) from divvy.id s, (select max(u.id) as id from divvy.unit u) m where s.last_value < m.id;
+    perform setval('divvy.token', m.token) from divvy.token s, (select max(x.token) as token from divvy.lease x) m where s.last_value < m.token;
+    update divvy.lane l set mark = least(l.mark, (
+        select u.key - 1 from divvy.unit u where u.task_type = l.task_type and u.lane = l.lane and u.state = 'ready' order by u.key limit 1));
+end $$;
+
+-- Deletes what is past its retention: ended tasks with their splits, attempts and logs; workers not seen for an hour;
+-- events and fires after 90 days. Returns how many tasks went.
+create or replace function divvy.prune(max int default 500) returns int
+language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+declare
+    v_now timestamptz := divvy.clock();
+    v_ids bigint[];
+    v_shares bigint[];
+begin
+    if not pg_try_advisory_xact_lock(divvy.lock_of('prune')) then
+        return 0;
+    end if;
+    update divvy.task k set dedupe_held = false
+    where k.id = any (array(select t.id from divvy.task t where t.dedupe_until <= v_now and t.dedupe_held limit prune.max for update skip locked));
+    v_ids := array(select k.id from divvy.task k join divvy.task_type t on t.name = k.task_type
+        where k.finished_at <= v_now - case k.status when 'succeeded' then t.retention_succeeded else t.retention_others end
+            and not (k.dedupe_key is not null and k.dedupe_held)
+        order by k.finished_at limit prune.max for update of k skip locked);
+    v_shares := array(select s.id from divvy.share s where s.share_of = any (v_ids));
+    delete from divvy.split_log l where l.split_id = any (v_shares || v_ids);
+    delete from divvy.attempt a where a.task_id = any (v_ids);
+    delete from divvy.share s where s.id = any (v_shares);
+    delete from divvy.task k where k.id = any (v_ids);
+    delete from divvy.worker w where w.seen_at < v_now - interval '1 hour'
+        and not exists (select from divvy.lease l where l.worker = w.id);
+    delete from divvy.event e where e.id in (select x.id from divvy.event x where x.at < v_now - interval '90 days' order by x.id limit prune.max);
+    delete from divvy.schedule_fire f where f.at < v_now - interval '90 days';
+    return cardinality(v_ids);
+end $$;
+
+-- A new leader's term; the advisory lock keeps others away, the term says who it was. Returns the term.
+create or replace function divvy.lead(leader uuid, name text) returns bigint
+language sql security definer set search_path = pg_catalog, pg_temp as $$
+    insert into divvy.leader (leader, name) values (lead.leader, left(lead.name, 200)) returning term
+$$;

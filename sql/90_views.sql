@@ -1,0 +1,96 @@
+-- What people and programs read. The columns are a contract: new ones are added at the end.
+
+-- Every split there is now: shares, and tasks that are their own plan, reduce or only split.
+create or replace view divvy.split as
+select u.id, coalesce(u.share_of, u.id) as task_id, u.task_type, u.phase::text as phase, u.split_no,
+    -- A paused type claims nothing: what is ready of it waits for the pause to end.
+    case when u.state = 'ready' and t.paused_until > divvy.clock() then 'delayed' else u.state::text end as status,
+    case when u.state = 'ready' and t.paused_until > divvy.clock() then 'type paused' else u.reason end as reason,
+    u.priority, u.due_at, u.attempt + (u.state = 'running')::int as attempt, u.attempt_base + coalesce(u.max_attempts, t.max_attempts) as max_attempts,
+    u.crashes, u.continuation, u.token, u.worker, u.started_at, u.finished_at, u.progress, u.checkpoint, u.payload, u.result, u.error, u.group_key
+from divvy.unit u left join divvy.task_type t on t.name = u.task_type
+where u.state is not null;
+
+-- Every attempt: those that ended badly, and the last of each split.
+create or replace view divvy.split_attempt as
+select a.split_id, a.token, a.task_id, a.attempt, a.phase::text as phase, a.worker, a.outcome, a.error, a.started_at, a.finished_at
+from divvy.attempt a
+union all
+select u.id, u.token, coalesce(u.share_of, u.id), u.attempt + (u.state = 'running')::int, u.phase::text, u.worker, u.state::text, null,
+    u.started_at, u.finished_at
+from divvy.unit u
+where u.state in ('running', 'succeeded') and u.token is not null;
+
+create or replace view divvy.task_overview as
+select k.id as task_id, k.task_type, k.status::text as status, k.priority, k.labels, k.group_key, k.dedupe_key,
+    coalesce(k.split_count, 1) as split_count, k.epoch, k.created_at, k.run_at, k.finished_at, k.deadline_at, k.paused_until, k.cancel_requested_at,
+    k.parent_task_id, k.schedule_id, k.scheduled_for, coalesce(k.cancel_reason, k.reason) as reason, k.error ->> 'message' as error
+from divvy.task k;
+
+-- How far a task has come. Counts its splits: ask for one task, or a few.
+create or replace view divvy.task_progress as
+select k.id as task_id, k.task_type, k.status::text as status, coalesce(k.split_count, 1) as splits,
+    c.delayed, c.ready, c.running, c.succeeded, c.failed, c.cancelled, c.skipped,
+    case when k.finished_at is not null and k.status in ('succeeded', 'partial') then 1.0
+        when coalesce(k.split_count, 1) = 0 then 0.0
+        else round((c.succeeded + c.failed + c.cancelled + c.skipped)::numeric / coalesce(k.split_count, 1), 4) end as progress
+from divvy.task k, lateral (
+    select count(*) filter (where x.state = 'delayed') as delayed, count(*) filter (where x.state = 'ready') as ready,
+        count(*) filter (where x.state = 'running') as running, count(*) filter (where x.state = 'succeeded') as succeeded,
+        count(*) filter (where x.state = 'failed') as failed, count(*) filter (where x.state = 'cancelled') as cancelled,
+        count(*) filter (where x.state = 'skipped') as skipped
+    from (select s.state from divvy.share s where s.share_of = k.id
+        union all select k.state where k.phase = 'execute') x) c;
+
+create or replace view divvy.split_overview as
+select s.id as split_id, s.task_id, s.task_type, s.phase, s.split_no, s.status, s.reason, s.attempt, s.max_attempts, s.due_at, s.started_at, s.finished_at,
+    s.progress, s.worker, w.name as worker_name, s.token, l.lease_until, s.error ->> 'class' as error_class, s.error ->> 'message' as error
+from divvy.split s
+left join divvy.lease l on l.token = s.token and s.status = 'running'
+left join divvy.worker w on w.id = s.worker;
+
+-- What waits and runs of each type; types that only exist as rows of tasks are shown as undeclared.
+create or replace view divvy.type_stats as
+select n.name as task_type, t.name is not null as declared, t.plan, t.reduce, t.paused_until, t.pause_reason,
+    (select count(*) from divvy.unit u where u.task_type = n.name and u.lane between 0 and 4 and u.state = 'ready') as ready,
+    (select count(*) from divvy.unit u where u.task_type = n.name and u.state = 'delayed') as delayed,
+    (select count(*) from divvy.unit u where u.task_type = n.name and u.state = 'running') as running,
+    (select count(*) from divvy.task k where k.task_type = n.name and k.status = 'scheduled') as scheduled,
+    (select divvy.clock() - min(u.due_at) from divvy.unit u where u.task_type = n.name and u.lane between 0 and 4 and u.state = 'ready') as oldest_ready,
+    (select count(*) from divvy.worker w where n.name = any (w.task_types) and w.seen_at > divvy.clock() - interval '1 min') as workers
+from (select name from divvy.task_type union select distinct k.task_type from divvy.task k where k.status = 'scheduled') n
+left join divvy.task_type t on t.name = n.name;
+
+create or replace view divvy.worker_overview as
+select w.id as worker, w.name, w.task_types, w.slots, w.command, w.registered_at, w.seen_at, w.seen_at > divvy.clock() - interval '1 min' as alive,
+    coalesce(l.splits, 0) as leased, l.lease_until, w.meta
+from divvy.worker w
+left join (select worker, sum(cardinality(split_ids)) as splits, max(lease_until) as lease_until from divvy.lease group by worker) l on l.worker = w.id;
+
+create or replace view divvy.schedule_overview as
+select s.id as schedule_id, s.name, s.task_type, s.status::text as status, s.reason, s.paused_until,
+    case when s.steps is not null then 'stepped' when s.run_at is not null then 'timed' when s.cron is not null then 'cron' else 'every' end as kind,
+    coalesce(array_to_string(s.steps, ', '), s.run_at::text, s.cron, s.every::text) as rule,
+    s.timezone, s.overlap, s.catch_up, s.next_fire_at, s.fired_through, s.runs, s.max_runs, s.last_task_id, s.created_at
+from divvy.schedule s;
+
+-- Failed splits by the fingerprint of their error: its class, or the first line of its message, digits masked.
+create or replace view divvy.dead_splits as
+select d.task_type, d.fingerprint, count(*) as splits, min(d.finished_at) as first_at, max(d.finished_at) as last_at,
+    (array_agg(d.id order by d.finished_at desc))[1] as last_split_id, (array_agg(d.message order by d.finished_at desc))[1] as last_message
+from (
+    select u.id, u.task_type, coalesce(u.finished_at, u.started_at) as finished_at, u.error ->> 'message' as message,
+        coalesce(u.error ->> 'class', regexp_replace(split_part(u.error ->> 'message', E'\n', 1), '\d', '0', 'g'), u.reason) as fingerprint
+    from divvy.unit u where u.state = 'failed') d
+group by d.task_type, d.fingerprint;
+
+create or replace view divvy.database_health as
+select name, value from (values
+    ('server_version', current_setting('server_version')),
+    ('fsync', current_setting('fsync')),
+    ('synchronous_commit', current_setting('synchronous_commit')),
+    ('full_page_writes', current_setting('full_page_writes')),
+    ('oldest_transaction', (select max(divvy.clock() - a.xact_start)::text from pg_stat_activity a where a.xact_start is not null and a.pid <> pg_backend_pid())),
+    ('notification_queue', pg_notification_queue_usage()::text),
+    ('low_water_noted', (select noted_key::text from divvy.low_water))
+) h (name, value);

@@ -1,0 +1,30 @@
+-- Who may do what. The roles exist already (divvy migrate makes them, NOLOGIN); grant them to your own:
+-- divvy_producer to enqueue, divvy_worker to work, divvy_reader to look, divvy_operator to intervene.
+
+revoke all on schema divvy from public;
+revoke all on all tables in schema divvy from public;
+revoke all on all functions in schema divvy from public;
+grant usage on schema divvy to divvy_producer, divvy_worker, divvy_reader, divvy_operator;
+
+-- Producers write these columns and no others; SELECT (id) lets RETURNING work.
+grant insert (task_type, payload, run_at, priority, dedupe_key, group_key, labels, headers, deadline_at, splits, split_count, split_range,
+    split_size, max_attempts, timeout, max_failed, max_failed_percent, reduce_on, "then"), select (id) on divvy.task to divvy_producer;
+grant insert (name, task_type, payload, steps, run_at, cron, every, timezone, overlap, catch_up, catch_up_max, dst_gap, dst_fold, jitter, starts_at,
+    ends_at, max_runs, stop_on_success, pause_on_failure, priority, dedupe_key, group_key, labels, headers, splits, split_count, split_range,
+    split_size, max_attempts, timeout, max_failed, max_failed_percent, reduce_on, "then"), select (id) on divvy.schedule to divvy_producer;
+grant usage on sequence divvy.id, divvy.key to divvy_producer;
+grant execute on function divvy.clock() to divvy_producer, divvy_worker, divvy_reader, divvy_operator;
+grant execute on function divvy.enqueue, divvy.enqueue_many, divvy.task_result to divvy_producer, divvy_operator;
+
+grant execute on function divvy.protocol, divvy.register_worker, divvy.claim, divvy.next_wait, divvy.heartbeat, divvy.complete, divvy.complete_many,
+    divvy.complete_and_claim, divvy.fail, divvy.snooze, divvy.release, divvy.checkpoint, divvy.log, divvy.add_splits, divvy.reduce_inputs,
+    divvy.tick, divvy.promote, divvy.reclaim, divvy.settle, divvy.prune, divvy.advance_low_water, divvy.fire_due, divvy.schedules_to_plan,
+    divvy.plan_schedule, divvy.refuse_schedule, divvy.lead, divvy.lock_of, divvy.task_result to divvy_worker;
+
+grant select on divvy.task, divvy.share, divvy.unit, divvy.schedule, divvy.schedule_fire, divvy.task_type, divvy.worker, divvy.event, divvy.lease,
+    divvy.leader, divvy.split_log, divvy.split, divvy.split_attempt, divvy.task_overview, divvy.task_progress, divvy.split_overview, divvy.type_stats,
+    divvy.worker_overview, divvy.schedule_overview, divvy.dead_splits, divvy.database_health to divvy_reader, divvy_operator, divvy_worker;
+
+grant execute on function divvy.put_task_type, divvy.drop_task_type, divvy.cancel, divvy.cancel_by_key, divvy.redrive, divvy.update_task, divvy.pause,
+    divvy.resume, divvy.pause_task, divvy.resume_task, divvy.reschedule, divvy.skip_split, divvy.forget, divvy.worker_command, divvy.pause_schedule,
+    divvy.resume_schedule, divvy.trigger_schedule, divvy.cancel_schedule to divvy_operator;

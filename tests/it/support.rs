@@ -1,0 +1,8 @@
+//! What the tests share: a database each, a clock they set, races without sleeping, the divvy program.
+
+#![allow(dead_code, reason = "each helper serves some of the tests")]
+
+pub mod clock;
+pub mod db;
+pub mod program;
+pub mod race;
