@@ -53,3 +53,50 @@ pub(super) fn remove(data: &Path, socket_dir: &Path) {
         fs::remove_file(leftover).ok();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Child, Command};
+
+    fn sleeper(here: &Path) -> Child {
+        Command::new("sleep").arg("600").current_dir(here).spawn().unwrap()
+    }
+
+    fn end(mut child: Child) {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_pid_file_is_stale_only_when_nobody_works_in_the_folder() {
+        let (data, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let stranger = sleeper(elsewhere.path());
+        fs::write(data.path().join("postmaster.pid"), format!("{}\n", stranger.id())).unwrap();
+        assert_eq!(live_postmaster(data.path()), None, "another program has the number now");
+        assert!(is_stale(data.path()));
+        let backend = sleeper(data.path());
+        assert!(!is_stale(data.path()), "a backend outlived its postmaster");
+        fs::write(data.path().join("postmaster.pid"), format!("{}\n", backend.id())).unwrap();
+        assert_eq!(live_postmaster(data.path()), i32::try_from(backend.id()).ok());
+        end(backend);
+        assert!(is_stale(data.path()));
+        end(stranger);
+    }
+
+    #[test]
+    fn a_zombie_is_not_a_live_server() {
+        let data = tempfile::tempdir().unwrap();
+        let mut zombie = sleeper(data.path());
+        fs::write(data.path().join("postmaster.pid"), format!("{}\n", zombie.id())).unwrap();
+        zombie.kill().unwrap();
+        // Not reaped yet: wait until the kernel says Z.
+        let stat = || fs::read_to_string(format!("/proc/{}/stat", zombie.id())).unwrap();
+        while !stat().contains(") Z") {
+            std::thread::yield_now();
+        }
+        assert_eq!(live_postmaster(data.path()), None);
+        assert!(is_stale(data.path()));
+        zombie.wait().unwrap();
+    }
+}
