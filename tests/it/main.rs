@@ -2,6 +2,7 @@
 
 mod support;
 
+mod demo;
 mod embedded;
 mod layers;
 mod migrate;
