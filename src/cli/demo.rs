@@ -16,11 +16,11 @@ use crate::store::{connect, migrate};
 use crate::worker::Worker;
 
 /// How many connections a worker process opens: one per slot, and some beside.
-const WORKER_CONNECTIONS: u32 = 6;
+const WORKER_CONNECTIONS: u32 = WORKER_SLOTS as u32 + 1;
 
 /// How many splits a worker process works on at once. The demo's work is half computing, half waiting
 /// for Postgres.
-const WORKER_SLOTS: usize = 2;
+const WORKER_SLOTS: usize = 4;
 
 /// Arguments of `divvy demo`.
 #[derive(clap::Args)]
@@ -49,21 +49,24 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         outcome = show(&args, global, &database) => outcome,
         _ = tokio::signal::ctrl_c() => interrupted(&database).await,
     };
-    if args.keep && outcome.is_ok() {
+    if args.keep
+        && let Ok(outcome) = &outcome
+    {
+        keep(outcome.task_id, database.embedded_url.is_some());
         tokio::signal::ctrl_c().await?;
     }
     database.close().await?;
-    outcome
+    judge(&outcome?)
 }
 
 /// The run was dropped, and with it its workers were killed.
-async fn interrupted(database: &database::Database) -> anyhow::Result<()> {
+async fn interrupted(database: &database::Database) -> anyhow::Result<Outcome> {
     let mut connection = connect::connect(&database.addresses.direct).await?;
     run::cancel_open(&mut connection, "the demo was interrupted").await?;
     bail!("interrupted: the task is being cancelled");
 }
 
-async fn show(args: &Args, global: &Global, database: &database::Database) -> anyhow::Result<()> {
+async fn show(args: &Args, global: &Global, database: &database::Database) -> anyhow::Result<Outcome> {
     let mut screen = Screen::new();
     screen.say("divvy demo: which names look different and are one once normalised?\n");
     let options = &database.addresses.direct;
@@ -81,10 +84,7 @@ async fn show(args: &Args, global: &Global, database: &database::Database) -> an
     let wishes = Options { workers: args.workers.into(), splits: args.splits.into(), tamper: args.tamper };
     let outcome = run::run(&mut connection, &addresses, &wishes, &mut screen).await?;
     print(&outcome, global.json)?;
-    if args.keep {
-        keep(&screen, outcome.task_id, database.embedded_url.is_some());
-    }
-    judge(&outcome)
+    Ok(outcome)
 }
 
 fn print(outcome: &Outcome, json: bool) -> anyhow::Result<()> {
@@ -112,9 +112,9 @@ fn judge(outcome: &Outcome) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn keep(screen: &Screen, task_id: i64, embedded: bool) {
+fn keep(task_id: i64, embedded: bool) {
     let psql = if embedded { "divvy db psql" } else { "psql \"$DATABASE_URL\"" };
-    screen.say(&format!(
+    eprintln!(
         "
 The database stays up until Ctrl-C. From another terminal:  {psql}
 
@@ -122,7 +122,7 @@ The database stays up until Ctrl-C. From another terminal:  {psql}
   select * from divvy.split_overview where task_id = {task_id} and attempt > 1;
   select * from divvy.event order by at desc limit 20;
   select members from demo.collision where form = 'NFKC' and normalized = 'kg';"
-    ));
+    );
 }
 
 /// Runs one worker of the demo until its standard input is closed.

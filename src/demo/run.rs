@@ -178,11 +178,11 @@ impl Watched {
                 screen.begin(self.look.total());
             }
             self.confirm_kill(workers, screen)?;
+            self.show(screen);
             if self.kill.is_none() && self.kills < KILLS_MAX && KILL_AT_PERCENT.contains(&self.look.percent())
             {
                 self.kill_one(connection, task, workers, screen).await?;
             }
-            self.show(screen);
             match result.status {
                 TaskStatus::Succeeded => return report(task, result.result),
                 TaskStatus::Failed | TaskStatus::Cancelled | TaskStatus::Partial => {
