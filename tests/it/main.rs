@@ -6,3 +6,4 @@ mod demo;
 mod embedded;
 mod layers;
 mod migrate;
+mod transitions;
