@@ -7,3 +7,4 @@ mod embedded;
 mod layers;
 mod migrate;
 mod transitions;
+mod worker;
