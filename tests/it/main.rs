@@ -3,6 +3,7 @@
 mod support;
 
 mod client;
+mod demo;
 mod embedded;
 mod journey;
 mod layers;
