@@ -70,6 +70,19 @@ async fn a_role_without_rights_cannot_read_the_version_and_is_told_so() {
 }
 
 #[tokio::test]
+async fn every_role_of_divvy_may_read_the_version() {
+    let db = TestDb::new().await;
+    for role in ["divvy_producer", "divvy_worker", "divvy_reader", "divvy_operator"] {
+        let member = Stranger::come().await;
+        db.pool().execute(AssertSqlSafe(format!("grant {role} to {}", member.name))).await.unwrap();
+        let status = migrate::check(&db.options().clone().username(&member.name)).await;
+        assert_eq!(status.unwrap_or_else(|e| panic!("{role}: {e}")), Status::Current);
+        let mut admin = Server::get().await.admin().await;
+        admin.execute(AssertSqlSafe(format!("drop role {}", member.name))).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_schema_of_somebody_else_is_not_touched() {
     let db = TestDb::empty().await;
     drop(TestDb::new().await);
