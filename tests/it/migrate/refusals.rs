@@ -139,6 +139,25 @@ async fn a_read_only_database_is_refused() {
     assert!(error.contains("read-only"), "{error}");
 }
 
+/// On a server of its own, where nobody has made divvy's roles yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_may_create_roles_migrates_a_fresh_server_twice() {
+    let dir = tempfile::Builder::new().prefix("divvy-roles-").tempdir_in(fast_dir()).unwrap();
+    open_to_all(dir.path());
+    let server = Embedded::start(&settings(dir.path().join("a"))).await.unwrap_or_else(|e| panic!("{e}"));
+    let mut admin = PgConnection::connect_with(&server.options()).await.unwrap();
+    admin
+        .execute("create role maker login createrole; grant create on database divvy to maker")
+        .await
+        .unwrap();
+    let options = server.options().username("maker");
+    assert!(migrate::migrate(&options).await.unwrap_or_else(|e| panic!("{e}")).rules_changed);
+    admin.execute("update divvy.protocol_source set checksum = 'of other rules'").await.unwrap();
+    assert!(migrate::migrate(&options).await.unwrap_or_else(|e| panic!("{e}")).rules_changed);
+    admin.close().await.unwrap();
+    divvy::embedded::stop(server.root(), true).await.unwrap();
+}
+
 /// A real standby: a copy of a real server by pg_basebackup, started with `standby.signal`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_is_refused_and_its_primary_asked_for() {
