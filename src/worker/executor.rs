@@ -68,6 +68,7 @@ impl Execution {
             () = self.signals.abort.cancelled() => Cut::GraceOver,
         };
         self.held.cancel.cancel();
+        self.held.answered();
         body.abort();
         let settled = match cut {
             Cut::LeaseLost => Settled::Lost,
@@ -108,6 +109,7 @@ impl Execution {
     }
 
     async fn answered(&self, joined: Result<(Option<PgTransaction<'static>>, Answer), JoinError>) -> Ended {
+        self.held.answered();
         let (transaction, answer) = match joined {
             Ok(answered) => answered,
             Err(error) => return Ended::Settled(self.panicked(error).await),

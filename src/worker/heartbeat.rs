@@ -71,10 +71,13 @@ async fn beat_once(core: &Arc<Core>, leases: &Leases, every: Duration) -> Result
             let Ok(at) = chunk.binary_search_by_key(&split, |(id, _)| *id) else { continue };
             match pulse {
                 Pulse::Ok => {}
-                Pulse::Cancel => leases.tell(split, chunk[at].1, false),
+                Pulse::Cancel => {
+                    leases.tell(split, chunk[at].1, false);
+                }
                 Pulse::Lost => {
-                    tracing::warn!(split.id = %split, worker.id = %core.id, "the lease of split {split} is lost");
-                    leases.tell(split, chunk[at].1, true);
+                    if leases.tell(split, chunk[at].1, true) {
+                        tracing::warn!(split.id = %split, worker.id = %core.id, "the lease of split {split} is lost");
+                    }
                 }
             }
         }

@@ -53,7 +53,8 @@ async fn a_worker_outlives_a_stop_and_start_of_the_server() {
     let options = server.options().database("restart");
     migrate::migrate(&options).await.unwrap();
     let client = Client::new(pool::options().connect_lazy_with(options.clone()));
-    client.put_task_type("act", &json!({ "lease": "1 s" })).await.unwrap();
+    let quick = json!({ "lease": "1 s", "backoff": { "kind": "fixed", "base": 0.1, "jitter": 0 } });
+    client.put_task_type("act", &quick).await.unwrap();
 
     let half = Arc::new(Semaphore::new(0));
     let tell = half.clone();
