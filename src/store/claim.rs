@@ -68,6 +68,9 @@ fn clock_time(text: &str) -> Option<Duration> {
     let mut words = text.split_ascii_whitespace();
     let mut total = 0.0;
     while let Some(word) = words.next() {
+        if word.starts_with('-') {
+            return None;
+        }
         if word.contains(':') {
             let mut seconds = 0.0;
             for part in word.split(':') {

@@ -4,6 +4,7 @@ mod support;
 
 mod client;
 mod embedded;
+mod examples;
 mod layers;
 mod migrate;
 mod worker;
