@@ -2,6 +2,11 @@
 
 mod support;
 
+mod doctor;
 mod embedded;
+mod http;
 mod layers;
+mod leader;
 mod migrate;
+mod sql_types;
+mod triggers;
