@@ -17,6 +17,7 @@ pub mod listing;
 pub mod lock;
 pub mod migrate;
 pub mod operate;
+pub mod overview;
 pub mod pool;
 pub mod schedule;
 pub mod sqlstate;

@@ -49,7 +49,9 @@ impl RoleAccess {
 
     fn options(&self, role: &str) -> Result<PgConnectOptions> {
         match &self.url {
-            Some(url) => connect::parse("DIVVY_SQL_ROLE_URL", &url.replace(ROLE_MARK, &percent_encoded(role))),
+            Some(url) => {
+                connect::parse("DIVVY_SQL_ROLE_URL", &url.replace(ROLE_MARK, &percent_encoded(role)))
+            }
             None if role == self.base.get_username() => Ok(self.base.clone()),
             // The password of the base address is another role's.
             None => Ok(self.base.clone().username(role).password("")),
@@ -163,7 +165,9 @@ impl SqlHost {
         };
         attempt
             .await
-            .inspect_err(|error| tracing::warn!(role, %error, "the types in SQL that run as {role} wait: {error}"))
+            .inspect_err(
+                |error| tracing::warn!(role, %error, "the types in SQL that run as {role} wait: {error}"),
+            )
             .ok()
     }
 }

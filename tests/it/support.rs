@@ -2,7 +2,9 @@
 
 #![allow(dead_code, reason = "each helper serves some of the tests")]
 
+pub mod act;
 pub mod clock;
 pub mod db;
 pub mod program;
 pub mod race;
+pub mod running;
