@@ -13,12 +13,19 @@ async fn fire(db: &TestDb) -> i32 {
     Duty::Fire.run_once(&Store::new(db.pool().clone())).await.unwrap().done
 }
 
-/// Sets the clock and fires until nothing is due.
+/// Sets the clock and makes passes until nothing is due and every cron schedule has its plan.
 async fn fire_at(db: &TestDb, clock: &Clock, at: &str) {
     clock.set(utc(at)).await;
-    // A pass plans before it fires; the moment after one that was missed is planned by the next pass.
     for _ in 0..10 {
-        if fire(db).await == 0 {
+        fire(db).await;
+        let left: bool = sqlx::query_scalar(
+            "select exists (select from divvy.schedule s where s.status = 'active'
+                and (s.next_fire_at <= divvy.clock() or (s.cron is not null and s.next_fire_at is null)))",
+        )
+        .fetch_one(db.pool())
+        .await
+        .unwrap();
+        if !left {
             return;
         }
     }
@@ -132,6 +139,18 @@ async fn after_a_downtime_the_latest_moment_fires_and_the_earlier_are_missed() {
 }
 
 #[tokio::test]
+async fn a_moment_planned_before_a_downtime_is_missed_when_a_later_one_is_due() {
+    let (db, clock) = at_noon().await;
+    schedule(db.pool(), "cron", "cron", "'0 * * * *'").await;
+    // Planned at noon for 13:00; then nobody looks until the evening.
+    for at in ["2026-11-20 12:00:01", "2026-11-20 15:30:00", "2026-11-20 16:00:30"] {
+        fire_at(&db, &clock, at).await;
+    }
+    let expected = ["20 13:00:00 missed", "20 14:00:00 missed", "20 15:00:00 fired", "20 16:00:00 fired"];
+    assert_eq!(ledger(db.pool(), "cron").await, expected);
+}
+
+#[tokio::test]
 async fn moments_count_from_the_insert_not_from_the_first_look() {
     let (db, clock) = at_noon().await;
     clock.set(utc("2026-11-20 12:59:50")).await;
@@ -160,13 +179,14 @@ async fn a_cron_schedule_reads_the_clock_of_its_zone_through_both_changes() {
     assert_eq!(ledger(db.pool(), "other").await, ["29 00:30:00 fired"]);
 
     sqlx::query("delete from divvy.schedule_fire").execute(db.pool()).await.unwrap();
-    for at in ["2027-10-30 00:30:00", "2027-10-31 00:30:00", "2027-10-31 01:30:00"] {
+    for at in ["2027-10-29 12:00:00", "2027-10-30 00:30:00", "2027-10-31 00:30:00", "2027-10-31 01:30:00"] {
         fire_at(&db, &clock, at).await;
     }
     let fired =
         |ledger: Vec<String>| ledger.into_iter().filter(|row| row.ends_with("fired")).collect::<Vec<_>>();
-    assert_eq!(fired(ledger(db.pool(), "default").await), ["30 00:30:00 fired", "31 00:30:00 fired"]);
-    let both = ["30 00:30:00 fired", "31 00:30:00 fired", "31 01:30:00 fired"];
+    let first = ["29 00:30:00 fired", "30 00:30:00 fired", "31 00:30:00 fired"];
+    assert_eq!(fired(ledger(db.pool(), "default").await), first);
+    let both = ["29 00:30:00 fired", "30 00:30:00 fired", "31 00:30:00 fired", "31 01:30:00 fired"];
     assert_eq!(fired(ledger(db.pool(), "other").await), both);
 }
 
@@ -249,6 +269,7 @@ async fn many_leaders_at_once_fire_each_moment_once() {
         for leader in leaders {
             leader.await.unwrap();
         }
+        fire_at(&db, &clock, at).await;
     }
     let counts: (i64, i64, i64) = sqlx::query_as(
         "select (select count(*) from divvy.task),
