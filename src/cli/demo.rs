@@ -12,7 +12,7 @@ use crate::demo::screen::Screen;
 use crate::demo::show::Outcome;
 use crate::demo::workers::{Addresses, name_of};
 use crate::leader::Leader;
-use crate::store::{connect, migrate};
+use crate::store::{connect, migrate, pool};
 use crate::worker::Worker;
 
 /// How many connections a worker process opens: one per slot, and some beside.
@@ -131,11 +131,14 @@ The database stays up until Ctrl-C. From another terminal:  {psql}
 /// When there is no usable database.
 pub async fn work(global: &Global) -> anyhow::Result<()> {
     let database = database::connect(global, WORKER_CONNECTIONS).await?;
+    let direct = database.addresses.direct.clone();
+    let listening = pool::options().max_connections(1).connect_lazy_with(direct.clone());
     let worker = Worker::builder(database.pool.clone())
         .name(name_of(std::process::id()))
         .handler(Collisions::default())
         .slots(WORKER_SLOTS)
         .lease(LEASE)
+        .listen_through(listening)
         .build()?;
     let shutdown = CancellationToken::new();
     let closed = shutdown.clone();
@@ -144,7 +147,7 @@ pub async fn work(global: &Global) -> anyhow::Result<()> {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
         closed.cancel();
     });
-    let leader = Leader::new(database.addresses.direct.clone(), name_of(std::process::id()));
+    let leader = Leader::new(direct, name_of(std::process::id()));
     let leading = tokio::spawn(leader.run(shutdown.clone()));
     let worked = worker.run(shutdown.clone()).await;
     shutdown.cancel();

@@ -49,9 +49,12 @@ pub async fn complete(
         .await?)
 }
 
+/// What the splits returned, in one JSON array; null for nothing.
+type Results<'r> = Json<Vec<Option<&'r RawValue>>>;
+
 /// The columns of a batch: ids, tokens and one JSON array of the results (drivers flatten arrays of
 /// JSON, so the protocol has none).
-pub(crate) fn columns(finished: &[Finished]) -> (Vec<SplitId>, Vec<Token>, Json<Vec<Option<&RawValue>>>) {
+pub(crate) fn columns(finished: &[Finished]) -> (Vec<SplitId>, Vec<Token>, Results<'_>) {
     (
         finished.iter().map(|one| one.split_id).collect(),
         finished.iter().map(|one| one.token).collect(),

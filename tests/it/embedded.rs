@@ -97,9 +97,18 @@ fn kill(pid: i32) {
     }
 }
 
-fn end(mut child: Child) {
-    child.kill().unwrap();
-    child.wait().unwrap();
+fn end(child: Child) {
+    drop(Killed(child));
+}
+
+/// A process that does not outlive its test, even a failing one.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,14 +176,12 @@ async fn a_pid_file_that_names_another_program_does_not_keep_the_server_from_sta
     if rustix::process::geteuid().is_root() {
         other.uid(owner.uid()).gid(owner.gid());
     }
-    let other = other.spawn().unwrap();
+    let mut other = Killed(other.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
     let pid_file = home.root().join("data/postmaster.pid");
-    fs::write(&pid_file, format!("{}\n{}\n", other.id(), home.root().join("data").display())).unwrap();
+    fs::write(&pid_file, format!("{}\n{}\n", other.0.id(), home.root().join("data").display())).unwrap();
     std::os::unix::fs::chown(&pid_file, Some(owner.uid()), Some(owner.gid())).unwrap();
     assert_eq!(home.ask("select 2"), "2");
-    let mut other = other;
-    assert!(other.try_wait().unwrap().is_none(), "the other program was left alone");
-    end(other);
+    assert!(other.0.try_wait().unwrap().is_none(), "the other program was left alone");
 }
 
 #[tokio::test(flavor = "multi_thread")]
