@@ -58,48 +58,43 @@ set plan_cache_mode = force_generic_plan set jit = off as $$
 declare
     v_now timestamptz := divvy.clock();
     v_token bigint;
-    v_ids bigint[];
-    v_lease interval;
-    v_timeout interval;
+    v_got record;
+    v_until timestamptz;
 begin
     perform divvy.check_claim(claim.worker, claim.task_types, claim.max, claim.lease, claim.per_type);
     if (select w.command from divvy.worker w where w.id = claim.worker) <> 'run' then
         return;
     end if;
     v_token := nextval('divvy.token');
-    v_ids := divvy.pick(claim.task_types, claim.max, claim.per_type, claim.worker, v_token, v_now);
-    if v_ids = '{}' then
-        -- Nothing to do is the time to look whether a task waits for its reduce.
-        if not exists (select from divvy.fan_in) or divvy.settle(100) = 0 then
-            return;
-        end if;
-        v_ids := divvy.pick(claim.task_types, claim.max, claim.per_type, claim.worker, v_token, v_now);
-        if v_ids = '{}' then
-            return;
-        end if;
+    v_got := divvy.pick(claim.task_types, claim.max, claim.per_type, claim.worker, v_token, v_now);
+    -- Nothing to do is the time to look whether a task waits for its reduce.
+    if v_got.ids = '{}' and exists (select from divvy.fan_in) and divvy.settle(100) > 0 then
+        v_got := divvy.pick(claim.task_types, claim.max, claim.per_type, claim.worker, v_token, v_now);
     end if;
-    select coalesce(claim.lease, max(t.lease)), max(coalesce(u.timeout, t.timeout)) into v_lease, v_timeout
-    from divvy.unit u join divvy.task_type t on t.name = u.task_type
-    where u.id = any (v_ids);
+    if v_got.ids = '{}' then
+        return;
+    end if;
+    v_until := v_now + least(coalesce(claim.lease, v_got.lease), v_got.timeout);
     insert into divvy.lease (token, worker, length, claimed_at, lease_until, deadline_at, split_ids)
-    values (v_token, claim.worker, v_lease, v_now, v_now + least(v_lease, v_timeout), v_now + v_timeout, v_ids);
+    values (v_token, claim.worker, coalesce(claim.lease, v_got.lease), v_now, v_until, v_now + v_got.timeout, v_got.ids);
 
     return query
     select u.id, k.id, u.task_type, u.phase::text,
         u.split_no, coalesce(k.split_count, 1), u.attempt + 1, u.attempt_base + coalesce(u.max_attempts, t.max_attempts),
-        v_token, v_now + least(v_lease, v_timeout),
+        v_token, v_until,
         k.payload, case when u.share_of is not null then u.payload end, u.checkpoint, k.headers, k.epoch, k.scheduled_for,
         divvy.idempotency_key(k.id, u.phase, u.split_no, k.epoch, u.continuation), coalesce(u.timeout, t.timeout)
-    from unnest(v_ids) with ordinality as p (id, n)
+    from unnest(v_got.ids) with ordinality as p (id, n)
     join divvy.unit u on u.id = p.id
     join divvy.task k on k.id = coalesce(u.share_of, u.id)
     join divvy.task_type t on t.name = u.task_type
     order by p.n;
 end $$;
 
--- The same over retries and reclaims; new after each continuation and redrive.
+-- The same over retries and reclaims; new after each continuation and redrive. (Stable, as the cast of an enum is: so
+-- it is inlined.)
 create or replace function divvy.idempotency_key(p_task bigint, p_phase divvy.phase, p_no int, p_epoch int, p_continuation int) returns text
-language sql immutable parallel safe as $$
+language sql stable parallel safe as $$
     select p_task || '.' || case when p_phase = 'execute' then p_no::text else p_phase::text end || '.' || p_epoch || '.' || p_continuation
 $$;
 
@@ -127,31 +122,36 @@ begin
     end if;
 end $$;
 
--- Takes ready splits for a token and returns their ids in the order of claiming. Types take turns at being first, so that
--- none starves another.
-create or replace function divvy.pick(p_task_types text[], p_max int, p_per_type int[], p_worker uuid, p_token bigint, p_now timestamptz) returns bigint[]
+-- Takes ready splits for a token: their ids in the order of claiming, the longest lease of their types and the longest
+-- timeout. Types take turns at being first, so that none starves another.
+create or replace function divvy.pick(p_task_types text[], p_max int, p_per_type int[], p_worker uuid, p_token bigint, p_now timestamptz,
+    out ids bigint[], out lease interval, out timeout interval)
 language plpgsql as $$
 declare
-    v_ids bigint[] := '{}';
     v_room bigint := divvy.limit_of('claim answer');
     v_types int := cardinality(p_task_types);
     v_first int := floor(random() * v_types)::int;
     v_at int;
     v_type record;
     v_want int;
+    v_got record;
 begin
+    ids := '{}';
     for i in 0 .. v_types - 1 loop
         v_at := (v_first + i) % v_types + 1;
-        v_want := least(p_max - cardinality(v_ids), p_per_type[v_at]);
-        exit when cardinality(v_ids) >= p_max or v_room <= 0;
+        v_want := least(p_max - cardinality(ids), p_per_type[v_at]);
+        exit when cardinality(ids) >= p_max or v_room <= 0;
         continue when v_want <= 0;
-        select t.name, t.no into v_type from divvy.task_type t
+        select t.name, t.no, t.lease, t.timeout into v_type from divvy.task_type t
         where t.name = p_task_types[v_at] and (t.paused_until is null or t.paused_until <= p_now);
         continue when not found;
-        select v_ids || l.ids, v_room - l.bytes into v_ids, v_room
-        from divvy.pick_type(v_type.name, v_type.no, v_want, v_room, p_worker, p_token, p_now) l;
+        v_got := divvy.pick_type(v_type.name, v_type.no, v_want, v_room, p_worker, p_token, p_now);
+        continue when v_got.ids = '{}';
+        ids := ids || v_got.ids;
+        v_room := v_room - v_got.bytes;
+        lease := greatest(lease, v_type.lease);
+        timeout := greatest(timeout, coalesce(v_got.timeout, v_type.timeout), case when v_got.bare then v_type.timeout end);
     end loop;
-    return v_ids;
 end $$;
 
 -- The same of one type. Where a session has come in each lane it remembers in a setting of its own: a hint, which
@@ -159,7 +159,7 @@ end $$;
 -- marks (everything below is finished for good) once a second, and at once when it found too little, but gives
 -- that at most a tenth of its time: a mark that an open producer holds back costs workers little.
 create or replace function divvy.pick_type(p_type text, p_no int, p_want int, p_room bigint, p_worker uuid, p_token bigint, p_now timestamptz,
-    out ids bigint[], out bytes bigint)
+    out ids bigint[], out bytes bigint, out timeout interval, out bare boolean)
 language plpgsql as $$
 declare
     v_setting text := 'divvy.position_' || p_no;
@@ -174,6 +174,7 @@ declare
 begin
     ids := '{}';
     bytes := 0;
+    bare := false;
     loop
         if v_rewound then
             v_positions := array(select l.mark from divvy.lane l where l.task_type = p_type order by l.lane);
@@ -183,6 +184,8 @@ begin
             v_got := divvy.pick_lane(p_type, v_lane, v_positions[v_lane + 1], p_want - cardinality(ids), p_room - bytes, p_worker, p_token, p_now);
             ids := ids || v_got.ids;
             bytes := bytes + v_got.bytes;
+            timeout := greatest(timeout, v_got.timeout);
+            bare := bare or v_got.bare;
             v_positions[v_lane + 1] := v_got.last_key;
         end loop;
         exit when v_rewound or cardinality(ids) >= p_want or bytes >= p_room or v_started < v_may_rewind_at;
@@ -219,38 +222,36 @@ begin
     return array(select l from unnest(v_lanes, v_ranks) as x (l, r) order by r, l);
 end $$;
 
--- Takes up to p_want ready splits of a lane behind p_from, at least one and no more bytes than p_room.
+-- Takes up to p_want ready splits of a lane behind p_from, at least one and no more bytes than p_room. Also says the
+-- longest timeout that they carry, and whether some carry none.
 create or replace function divvy.pick_lane(p_type text, p_lane smallint, p_from bigint, p_want int, p_room bigint, p_worker uuid, p_token bigint, p_now timestamptz,
-    out ids bigint[], out last_key bigint, out bytes bigint)
+    out ids bigint[], out last_key bigint, out bytes bigint, out timeout interval, out bare boolean)
 language plpgsql as $$
 begin
     with picked as materialized (
-        select u.id, u.key, u.share_of, pg_column_size(u.payload) as small,
+        select u.id, u.key, u.timeout, u.share_of, pg_column_size(u.payload) as small,
             case when pg_column_size(u.payload) >= 3000 then octet_length(u.payload::text) end as large
         from divvy.unit u
         where u.task_type = p_type and u.lane = p_lane and u.state = 'ready' and u.key > p_from
         order by u.key limit p_want
         for update of u skip locked
     ), sized as (
-        select p.id, p.key, sum(coalesce(p.large, p.small, 0) + case when p.share_of is null then 0 else divvy.payload_bytes(p.share_of) end)
-            over (order by p.key) as total, row_number() over (order by p.key) as n
+        select p.id, p.key, p.timeout, row_number() over (order by p.key) as n,
+            sum(coalesce(p.large, p.small, 0) + coalesce((
+                    select case when pg_column_size(k.payload) < 3000 then pg_column_size(k.payload) else octet_length(k.payload::text) end
+                    from divvy.task k where k.id = p.share_of), 0)) over (order by p.key) as total
         from picked p
     ), fitting as materialized (
-        select s.id, s.key, s.total from sized s where s.total <= p_room or s.n = 1
+        select s.id, s.key, s.timeout, s.total from sized s where s.total <= p_room or s.n = 1
     ), taken as (
         update divvy.unit u set state = 'running', token = p_token, worker = p_worker, started_at = p_now, reason = null
         where u.id = any (array(select f.id from fitting f))
     )
-    select coalesce(array_agg(f.id order by f.key), '{}'), coalesce(max(f.key), p_from), coalesce(max(f.total), 0)
-    into ids, last_key, bytes
+    select coalesce(array_agg(f.id order by f.key), '{}'), coalesce(max(f.key), p_from), coalesce(max(f.total), 0),
+        max(f.timeout), coalesce(bool_or(f.timeout is null), false)
+    into ids, last_key, bytes, timeout, bare
     from fitting f;
 end $$;
-
-create or replace function divvy.payload_bytes(p_task bigint) returns int
-language sql stable as $$
-    select case when pg_column_size(k.payload) < 3000 then pg_column_size(k.payload) else octet_length(k.payload::text) end
-    from divvy.task k where k.id = p_task
-$$;
 
 -- Says that the worker lives, renews exactly the leases of the given tokens, and hears orders: a row for each
 -- split (ok | cancel | lost), and one with split_id null for the worker (run | quiet | terminate).

@@ -88,6 +88,9 @@ begin
         end loop;
     end if;
     perform divvy.drop_leases(p_ids, p_tokens);
+    if cardinality(v_done) = cardinality(p_ids) then
+        return array_fill('ok'::text, array[cardinality(p_ids)]);
+    end if;
     return array(
         select case when g.id = any (v_done) or g.id = any (v_more) then 'ok'
             when u.state = 'succeeded' and u.token = g.token then 'already'

@@ -62,12 +62,13 @@ begin
         and exists (select from divvy.share s where s.share_of = p_task and s.state in ('ready', 'delayed'));
 end $$;
 
--- Splits are claimed in order, so an open one is most likely the last: the scan starts there.
+-- Splits are claimed in order, so an open one is most likely the last: the scan starts there. (Not as EXISTS, from which
+-- the planner would drop the order.)
 create or replace function divvy.has_open_split(p_task bigint) returns boolean
 language sql stable as $$
-    select exists (
-        select from divvy.share s where s.share_of = p_task and s.state in ('delayed', 'ready', 'running')
-        order by s.split_no desc limit 1)
+    select coalesce((
+        select true from divvy.share s where s.share_of = p_task and s.state in ('delayed', 'ready', 'running')
+        order by s.split_no desc limit 1), false)
 $$;
 
 -- What failures mean for the task: whole | tolerated | broken. Without max_failed and max_failed_percent none is

@@ -8,6 +8,7 @@ pub mod claim;
 pub mod clock;
 pub mod complete;
 pub mod connect;
+pub mod doctor;
 pub mod duty;
 pub mod enqueue;
 pub mod lead;
@@ -21,6 +22,7 @@ pub mod pool;
 pub mod schedule;
 pub mod sqlstate;
 pub mod state;
+pub mod statement;
 pub mod worker;
 
 use crate::{Error, ErrorKind, Result};

@@ -16,8 +16,11 @@ mod lease;
 mod round;
 mod settle;
 mod signals;
+mod sql_host;
+mod sql_type;
 
 pub use builder::Builder;
+pub use sql_host::{RoleAccess, SqlHost};
 
 use crate::handler::Erased;
 use crate::store::state::Command;

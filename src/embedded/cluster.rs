@@ -137,23 +137,26 @@ impl Cluster {
         ))
     }
 
+    /// Found ones before downloaded ones; for data that is there already, only those of its major version.
     async fn binaries(&self, settings: &Settings) -> Result<Binaries> {
         let major = major_of(&self.root)?;
         if let Some(found) = settings.search.find(major, self.account)? {
             return Ok(found);
         }
-        let got = download::binaries(settings, &self.root).await?;
+        if let Some(kept) = download::kept(&self.root, major) {
+            return Ok(kept);
+        }
         match major {
-            Some(major) if got.major != major => Err(Error::new(
+            Some(major) if major != download::MAJOR => Err(Error::new(
                 ErrorKind::Embedded,
                 format!(
-                    "the data in {} was made by Postgres {major}, and only {} is at hand: install Postgres {major} (or name its \
-                     folder with DIVVY_PG_BINDIR), or dump it there and restore it, or throw it away with `divvy db reset`",
-                    self.root.display(),
-                    got.major
+                    "the data in {} was made by Postgres {major}, which is not found on this machine: install Postgres {major} \
+                     or name the folder of its programs with DIVVY_PG_BINDIR (dump the data there and restore it to change \
+                     versions), or throw the data away with `divvy db reset`",
+                    self.root.display()
                 ),
             )),
-            _ => Ok(got),
+            _ => download::binaries(settings, &self.root).await,
         }
     }
 

@@ -14,7 +14,9 @@ use std::path::Path;
 use std::time::Duration;
 
 /// The version that is downloaded. Pinned: the same divvy always brings the same Postgres.
-pub const VERSION: &str = "17.9.0";
+const VERSION: &str = "17.9.0";
+/// Its major version: data made by another one cannot use it.
+pub(super) const MAJOR: u32 = 17;
 /// How long looking up and downloading may take together.
 const DOWNLOAD_MAX: Duration = Duration::from_secs(600);
 
@@ -55,7 +57,20 @@ impl Download {
     }
 }
 
-/// The downloaded binaries, kept in `root`; downloads them the first time.
+/// Binaries that were downloaded into `root` before, by this divvy or an older one; where there is data, only
+/// those of its major version.
+pub(super) fn kept(root: &Path, major: Option<u32>) -> Option<Binaries> {
+    let folders = fs::read_dir(root).into_iter().flatten().flatten();
+    let downloads = folders.filter(|folder| folder.file_name().to_string_lossy().starts_with("postgres-"));
+    let mut found: Vec<Binaries> = downloads
+        .filter_map(|folder| look(&folder.path().join("bin"), None).ok())
+        .filter(|found| major.is_none_or(|major| found.major == major))
+        .collect();
+    found.sort_by_key(|found| found.major);
+    found.pop()
+}
+
+/// Downloads binaries into `root`.
 pub(super) async fn binaries(settings: &Settings, root: &Path) -> Result<Binaries> {
     let url = match &settings.download {
         Download::Never => {
@@ -65,15 +80,10 @@ pub(super) async fn binaries(settings: &Settings, root: &Path) -> Result<Binarie
         Download::From(url) => url.clone(),
     };
     let folder = root.join(format!("postgres-{VERSION}"));
-    if !folder.join("bin").join("postgres").is_file() {
-        tracing::info!(version = VERSION, from = %url, "no Postgres found on this machine: downloading one");
-        eprintln!(
-            "divvy: no Postgres found on this machine; downloading Postgres {VERSION} from {url} (once)"
-        );
-        fetch(&url, &folder)
-            .await
-            .map_err(|why| ways_out(settings, &format!("and downloading one from {url} failed: {why}")))?;
-    }
+    eprintln!("divvy: no Postgres found on this machine; downloading Postgres {VERSION} from {url} (once)");
+    fetch(&url, &folder)
+        .await
+        .map_err(|why| ways_out(settings, &format!("and downloading one from {url} failed: {why}")))?;
     look(&folder.join("bin"), None).map_err(|why| {
         let message =
             format!("the Postgres downloaded from {url} into {} cannot be used: {why}", folder.display());
@@ -88,8 +98,12 @@ async fn fetch(url: &str, folder: &Path) -> Result<(), String> {
     let (_, archive) = got
         .map_err(|_| format!("it took longer than {} s", DOWNLOAD_MAX.as_secs()))?
         .map_err(|cause| cause.to_string())?;
-    extract(url, &archive, folder).await.map_err(|cause| cause.to_string())?;
-    open_to_all(folder).map_err(|cause| format!("{}: {cause}", folder.display()))
+    // Renamed when it is complete: a kill never leaves half of it under the name that is looked for.
+    let unfinished = folder.with_file_name("download.unfinished");
+    fs::remove_dir_all(&unfinished).ok();
+    extract(url, &archive, &unfinished).await.map_err(|cause| cause.to_string())?;
+    let finished = open_to_all(&unfinished).and_then(|()| fs::rename(&unfinished, folder));
+    finished.map_err(|cause| format!("{}: {cause}", folder.display()))
 }
 
 /// Root downloads, somebody else runs: whatever our umask, everybody may read and enter.

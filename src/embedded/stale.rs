@@ -2,6 +2,7 @@
 //! now belongs to a zombie (a container whose first process does not reap) or to another program.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// The process named by the pid file in `data`, when it is this data folder's server and alive.
@@ -32,10 +33,12 @@ fn works_in(process: impl AsRef<Path>, data: &Path) -> bool {
     let process = process.as_ref();
     match fs::read_link(process.join("cwd")) {
         Ok(here) => fs::canonicalize(data).is_ok_and(|data| data == here),
-        // Root in a container without SYS_PTRACE may not look: then any living postgres counts, to be safe.
+        // Root in a container without SYS_PTRACE may not look: then any living postgres of the folder's owner
+        // counts, to be safe. One of another user's cannot be ours.
         Err(cause) if cause.kind() == std::io::ErrorKind::PermissionDenied => {
+            let owner = |path: &Path| fs::metadata(path).map(|meta| meta.uid()).ok();
             let stat = fs::read_to_string(process.join("stat")).unwrap_or_default();
-            stat.contains("(postgres) ") && !stat.contains("(postgres) Z")
+            owner(process) == owner(data) && stat.contains("(postgres) ") && !stat.contains("(postgres) Z")
         }
         Err(_) => false,
     }
@@ -51,5 +54,52 @@ pub(super) fn remove(data: &Path, socket_dir: &Path) {
         [data.join("postmaster.pid"), socket_dir.join(".s.PGSQL.5432"), socket_dir.join(".s.PGSQL.5432.lock")]
     {
         fs::remove_file(leftover).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Child, Command};
+
+    fn sleeper(here: &Path) -> Child {
+        Command::new("sleep").arg("60").current_dir(here).spawn().unwrap()
+    }
+
+    fn end(mut child: Child) {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_pid_file_is_stale_only_when_nobody_works_in_the_folder() {
+        let (data, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let stranger = sleeper(elsewhere.path());
+        fs::write(data.path().join("postmaster.pid"), format!("{}\n", stranger.id())).unwrap();
+        assert_eq!(live_postmaster(data.path()), None, "another program has the number now");
+        assert!(is_stale(data.path()));
+        let backend = sleeper(data.path());
+        assert!(!is_stale(data.path()), "a backend outlived its postmaster");
+        fs::write(data.path().join("postmaster.pid"), format!("{}\n", backend.id())).unwrap();
+        assert_eq!(live_postmaster(data.path()), i32::try_from(backend.id()).ok());
+        end(backend);
+        assert!(is_stale(data.path()));
+        end(stranger);
+    }
+
+    #[test]
+    fn a_zombie_is_not_a_live_server() {
+        let data = tempfile::tempdir().unwrap();
+        let mut zombie = sleeper(data.path());
+        fs::write(data.path().join("postmaster.pid"), format!("{}\n", zombie.id())).unwrap();
+        zombie.kill().unwrap();
+        // Not reaped yet: wait until the kernel says Z.
+        let stat = || fs::read_to_string(format!("/proc/{}/stat", zombie.id())).unwrap();
+        while !stat().contains(") Z") {
+            std::thread::yield_now();
+        }
+        assert_eq!(live_postmaster(data.path()), None);
+        assert!(is_stale(data.path()));
+        zombie.wait().unwrap();
     }
 }

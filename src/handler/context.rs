@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
-use sqlx::{PgConnection, PgTransaction};
+use sqlx::{PgConnection, PgPool, PgTransaction};
 use tokio_util::sync::CancellationToken;
 
 /// The longest log line the protocol takes; what is longer is cut rather than refused.
@@ -216,6 +216,23 @@ impl<'c> Context<'c> {
         self.door.transaction().await
     }
 
+    /// Begins the transaction on a connection of `pool` instead of the worker's.
+    pub(crate) fn work_in(&mut self, pool: &PgPool) {
+        if let Door::Pools { work, .. } = &mut self.door {
+            *work = pool.clone();
+        }
+    }
+
+    /// The task's payload, unparsed.
+    pub(crate) fn raw_payload(&self) -> Box<RawValue> {
+        self.split.payload.clone().unwrap_or_else(null)
+    }
+
+    /// What the split carries, unparsed.
+    pub(crate) fn raw_share(&self) -> Box<RawValue> {
+        self.split.split_payload.clone().unwrap_or_else(null)
+    }
+
     /// The transaction the handler began, if it did.
     pub(crate) fn into_transaction(self) -> Option<PgTransaction<'static>> {
         match self.door {
@@ -251,6 +268,10 @@ impl<'c> Context<'c> {
             HandlerError::new(message).class(what)
         })
     }
+}
+
+fn null() -> Box<RawValue> {
+    RawValue::NULL.to_owned()
 }
 
 fn typed<T: DeserializeOwned>(value: Option<&RawValue>, what: &str) -> Result<Option<T>> {

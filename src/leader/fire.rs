@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::store::duty::{self, Unplanned};
 use crate::trigger::Trigger;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 
 /// Most schedules planned in one pass.
@@ -21,12 +21,30 @@ enum Plan {
     Refuse { reason: String },
 }
 
+/// Plans, and makes the tasks of all moments that have come, at most `max` at a time. Returns how many were
+/// planned and how many fired.
+///
+/// # Errors
+/// When the database refuses or is lost.
+pub async fn fire(connection: &mut PgConnection, max: i32) -> Result<(usize, i32)> {
+    let mut planned = plan(connection).await?;
+    let mut fired = duty::fire_due(&mut *connection, max).await?;
+    // A moment that was planned ahead and is overdue was handed back, for later ones may be due too; and what
+    // has fired needs its next moment.
+    let again = plan(connection).await?;
+    if again > 0 {
+        planned += again;
+        fired += duty::fire_due(connection, max).await?;
+    }
+    Ok((planned, fired))
+}
+
 /// Gives every unplanned cron schedule its next moment, or refuses it. Returns how many were planned. One
 /// that fails is logged and stays for the next pass; the others are planned all the same.
 ///
 /// # Errors
 /// When the schedules can't be read.
-pub async fn plan(connection: &mut PgConnection) -> Result<usize> {
+async fn plan(connection: &mut PgConnection) -> Result<usize> {
     let mut planned = 0;
     for schedule in duty::schedules_to_plan(&mut *connection, PLAN_MAX).await? {
         match carry_out(connection, &schedule).await {
@@ -60,7 +78,8 @@ fn decide(schedule: &Unplanned) -> Plan {
         Err(error) => return Plan::Refuse { reason: error.to_string() },
     };
     let from = schedule.planned_from;
-    let end = schedule.ends_at.unwrap_or(DateTime::<Utc>::MAX_UTC);
+    // It fires before ends_at, not at it; Postgres counts in microseconds.
+    let end = schedule.ends_at.map_or(DateTime::<Utc>::MAX_UTC, |end| end - TimeDelta::microseconds(1));
     let Some(latest) = trigger.last_until(from, from, schedule.server_now.min(end)) else {
         let at = trigger.next_after(from, from).filter(|at| *at <= end);
         return Plan::Next { at, missed: Vec::new() };
@@ -126,6 +145,9 @@ mod tests {
         let ends =
             Unplanned { ends_at: Some(at("12:30:00")), ..schedule("0 * * * *", "12:00:00", "12:00:01") };
         assert_eq!(decide(&ends), Plan::Next { at: None, missed: vec![] });
+        let at_the_end =
+            Unplanned { ends_at: Some(at("13:00:00")), ..schedule("0 * * * *", "12:00:00", "14:00:00") };
+        assert_eq!(decide(&at_the_end), Plan::Next { at: None, missed: vec![] });
         let late = Unplanned { server_now: at("15:00:00"), planned_from: at("11:30:00"), ..ends };
         assert_eq!(decide(&late), Plan::Next { at: Some(at("12:00:00")), missed: vec![] });
     }

@@ -49,7 +49,8 @@ pub async fn complete(
         .await?)
 }
 
-pub(crate) type Results<'a> = Json<Vec<Option<&'a RawValue>>>;
+/// What the splits returned, in one JSON array; null for nothing.
+pub(crate) type Results<'r> = Json<Vec<Option<&'r RawValue>>>;
 
 /// The columns of a batch: ids, tokens and one JSON array of the results (drivers flatten arrays of
 /// JSON, so the protocol has none).

@@ -78,7 +78,7 @@ pub struct Unplanned {
     pub dst_fold: String,
     /// Moments up to here are decided.
     pub planned_from: DateTime<Utc>,
-    /// It fires no later than this.
+    /// It fires before this.
     pub ends_at: Option<DateTime<Utc>>,
     /// The database's clock.
     pub server_now: DateTime<Utc>,

@@ -1,4 +1,4 @@
-//! Transactions for users' code.
+//! Transactions for users' code, and advisory locks.
 //!
 //! sqlx 0.9 has a trap: a future dropped inside `Pool::begin` leaves a transaction open on a pooled
 //! connection, and the next borrower works inside it. So every `begin` of divvy runs in a task of its
@@ -66,4 +66,13 @@ pub async fn savepoint(connection: &mut PgConnection) -> Result<()> {
 pub async fn rollback_to_savepoint(connection: &mut PgConnection) -> Result<()> {
     sqlx::query("rollback to savepoint divvy_handler").execute(connection).await?;
     Ok(())
+}
+
+/// Takes a session's advisory lock if nobody holds it. The lock lives as long as the connection: use one
+/// that no pool recycles.
+///
+/// # Errors
+/// Database.
+pub async fn try_advisory_lock(connection: &mut PgConnection, key: i64) -> Result<bool> {
+    Ok(sqlx::query_scalar("select pg_try_advisory_lock($1)").bind(key).fetch_one(connection).await?)
 }
