@@ -21,12 +21,30 @@ enum Plan {
     Refuse { reason: String },
 }
 
+/// Plans, and makes the tasks of all moments that have come, at most `max` at a time. Returns how many were
+/// planned and how many fired.
+///
+/// # Errors
+/// When the database refuses or is lost.
+pub async fn fire(connection: &mut PgConnection, max: i32) -> Result<(usize, i32)> {
+    let mut planned = plan(connection).await?;
+    let mut fired = duty::fire_due(&mut *connection, max).await?;
+    // A moment that was planned ahead and is overdue was handed back, for later ones may be due too; and what
+    // has fired needs its next moment.
+    let again = plan(connection).await?;
+    if again > 0 {
+        planned += again;
+        fired += duty::fire_due(connection, max).await?;
+    }
+    Ok((planned, fired))
+}
+
 /// Gives every unplanned cron schedule its next moment, or refuses it. Returns how many were planned. One
 /// that fails is logged and stays for the next pass; the others are planned all the same.
 ///
 /// # Errors
 /// When the schedules can't be read.
-pub async fn plan(connection: &mut PgConnection) -> Result<usize> {
+async fn plan(connection: &mut PgConnection) -> Result<usize> {
     let mut planned = 0;
     for schedule in duty::schedules_to_plan(&mut *connection, PLAN_MAX).await? {
         match carry_out(connection, &schedule).await {

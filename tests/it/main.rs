@@ -4,10 +4,16 @@ mod support;
 
 mod client;
 mod demo;
+mod doctor;
 mod embedded;
+mod examples;
+mod http;
 mod journey;
 mod layers;
+mod leader;
 mod migrate;
 mod protocol;
+mod sql_types;
 mod transitions;
+mod triggers;
 mod worker;
