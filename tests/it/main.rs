@@ -2,6 +2,7 @@
 
 mod support;
 
+mod claim;
 mod client;
 mod demo;
 mod doctor;
@@ -11,8 +12,11 @@ mod http;
 mod journey;
 mod layers;
 mod leader;
+mod lease;
+mod low_water;
 mod migrate;
 mod protocol;
+mod races;
 mod sql_types;
 mod transitions;
 mod triggers;

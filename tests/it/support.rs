@@ -5,6 +5,7 @@
 pub mod act;
 pub mod clock;
 pub mod db;
+pub mod hand;
 pub mod program;
 pub mod race;
 pub mod running;
