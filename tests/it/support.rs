@@ -5,4 +5,5 @@
 pub mod clock;
 pub mod db;
 pub mod program;
+pub mod queue;
 pub mod race;
