@@ -189,6 +189,7 @@ begin
     if v_on_duplicate not in ('return', 'raise', 'replace') then
         perform divvy.bad_option(v_what, format('on_duplicate is %L; it is return, raise or replace', v_on_duplicate));
     end if;
+    perform divvy.check_name(enqueue.task_type, v_what || ': task_type');
     v_task := divvy.task_from_options(enqueue.task_type, enqueue.payload, options, v_what);
     for i in 1..3 loop   -- a holder may end between the two looks; thrice is contention, not bad luck
         task_id := divvy.insert_task(v_task);
@@ -268,12 +269,15 @@ create or replace function divvy.enqueue_many(tasks jsonb)
 returns table (ord int, task_id bigint, created boolean)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
+declare
+    v_task jsonb;
 begin
     if jsonb_typeof(tasks) is distinct from 'array' then
         perform divvy.bad_option('enqueue_many', 'tasks is a JSON array');
     end if;
     perform divvy.check_limit('splits', jsonb_array_length(tasks), 'enqueue_many');
-    if not exists (select from jsonb_array_elements(tasks) t where jsonb_typeof(t) <> 'object' or (t - array['task_type', 'payload']) <> '{}') then
+    if not exists (select from jsonb_array_elements(tasks) t
+            where case when jsonb_typeof(t) = 'object' then not t ? 'task_type' or (t - array['task_type', 'payload']) <> '{}' else true end) then
         -- All plain: one statement makes them.
         return query
         with made as (
@@ -283,11 +287,15 @@ begin
         select (row_number() over (order by id))::int, id, true from made;
         return;
     end if;
-    for ord in 1..jsonb_array_length(tasks) loop
+    for i in 1..jsonb_array_length(tasks) loop
+        ord := i;
+        v_task := tasks -> (i - 1);
         begin
+            if jsonb_typeof(v_task) <> 'object' then
+                perform divvy.bad_option('enqueue_many', format('a task is a JSON object, not %s', jsonb_typeof(v_task)));
+            end if;
             select e.task_id, e.created into task_id, created
-            from divvy.enqueue(tasks -> (ord - 1) ->> 'task_type', tasks -> (ord - 1) -> 'payload',
-                (tasks -> (ord - 1)) - array['task_type', 'payload']) e;
+            from divvy.enqueue(v_task ->> 'task_type', v_task -> 'payload', v_task - array['task_type', 'payload']) e;
         exception when sqlstate 'DV003' or sqlstate 'DV004' or sqlstate 'DV010' then
             raise exception using errcode = sqlstate, message = format('task %s: %s', ord, sqlerrm);
         end;
