@@ -131,7 +131,7 @@ declare
     v_types_follow boolean := exists (select from divvy.task_type t where t."then" is not null);
 begin
     with done as (
-        update divvy.task k set state = 'succeeded', attempt = k.attempt + 1, crashes = 0, finished_at = p_now,
+        update divvy.task k set state = 'succeeded', attempt = k.attempt + 1, crashes = 0, finished_at = p_now, error = null,
             result = nullif(p_results -> (g.n - 1)::int, 'null'),
             status = case when k.cancel_requested_at is null then 'succeeded' else 'cancelled' end::divvy.task_status,
             dedupe_held = k.dedupe_key is null or k.dedupe_until is not null
@@ -155,7 +155,7 @@ declare
     v_tasks bigint[];
 begin
     with done as (
-        update divvy.share s set state = 'succeeded', attempt = s.attempt + 1, crashes = 0, finished_at = p_now,
+        update divvy.share s set state = 'succeeded', attempt = s.attempt + 1, crashes = 0, finished_at = p_now, error = null,
             result = nullif(p_results -> (g.n - 1)::int, 'null')
         from (select * from unnest(p_ids, p_tokens) with ordinality as a (id, token, n) order by a.id) g
         where s.id = g.id and s.token = g.token and s.state = 'running' and not s.adds
@@ -188,7 +188,7 @@ begin
         perform divvy.end_task(k.id, 'cancelled', null, null);
         return true;
     end if;
-    update divvy.unit t set state = 'succeeded', attempt = t.attempt + 1, crashes = 0, adds = false, progress = null,
+    update divvy.unit t set state = 'succeeded', attempt = t.attempt + 1, crashes = 0, adds = false, progress = null, error = null,
         finished_at = case when t.share_of is not null then p_now end,
         result = case when t.phase = 'execute' then p_result end
     where t.id = p_id;

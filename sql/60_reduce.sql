@@ -159,7 +159,7 @@ begin
         return false;
     end if;
     select count(*) into v_failed from divvy.share s where s.share_of = k.id and s.state = 'failed';
-    update divvy.task t set state = 'succeeded', attempt = t.attempt + 1, crashes = 0 where t.id = k.id;
+    update divvy.task t set state = 'succeeded', attempt = t.attempt + 1, crashes = 0, error = null where t.id = k.id;
     perform divvy.end_task(k.id, divvy.reduced_as(divvy.verdict(k, v_failed)), p_result,
         case when v_failed > 0 then divvy.splits_error(k.id, v_failed) end);
     return true;
