@@ -73,18 +73,15 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     k divvy.task;
     v_what text := format('task %s', task_id);
-    v_fresh boolean := coalesce((options ->> 'fresh')::boolean, false);
     v_opened bigint;
 begin
-    perform divvy.check_keys(options, array['skipped', 'where', 'max_attempts', 'fresh', 'reason'], v_what);
-    perform divvy.check_keys(coalesce(options -> 'where', '{}'), array['split_no', 'error_class'], v_what || ': where');
-    perform divvy.check_policy(v_what, (options ->> 'max_attempts')::int, null, null, null, null, null);
+    perform divvy.check_redrive(options, v_what);
     k := divvy.locked_task(redrive.task_id);
     if k.status not in ('partial', 'failed', 'cancelled') then
         raise exception using errcode = 'DV004', message = format('task %s is %s: redrive takes a partial, failed or cancelled one', k.id, k.status);
     end if;
     perform divvy.record('redrive', 'task', k.id::text, options ->> 'reason', jsonb_build_object('status', k.status, 'epoch', k.epoch), options);
-    perform divvy.reopen_task(k, v_fresh, (options ->> 'max_attempts')::int);
+    perform divvy.reopen_task(k, coalesce((options ->> 'fresh')::boolean, false), (options ->> 'max_attempts')::int);
     v_opened := divvy.reopen_shares(k, options);
     if v_opened = 0 and options ? 'where' then
         raise exception using errcode = 'DV004', message = format('task %s: no unsuccessful split matches %s', k.id, options -> 'where');
@@ -104,6 +101,18 @@ begin
     end if;
     perform divvy.wake(array[k.task_type]);
     return v_opened;
+end $$;
+
+-- Raises DV010 on options of redrive that it can't follow.
+create or replace function divvy.check_redrive(p_options jsonb, p_what text) returns void
+language plpgsql as $$
+begin
+    perform divvy.check_keys(p_options, array['skipped', 'where', 'max_attempts', 'fresh', 'reason'], p_what);
+    perform divvy.check_keys(coalesce(p_options -> 'where', '{}'), array['split_no', 'error_class'], p_what || ': where');
+    perform divvy.check_policy(p_what, (p_options ->> 'max_attempts')::int, null, null, null, null, null);
+    perform (p_options ->> 'fresh')::boolean, (p_options ->> 'skipped')::boolean;
+exception when data_exception then
+    perform divvy.bad_option(p_what, sqlerrm);
 end $$;
 
 -- The task is open again: a new epoch, the budget afresh, a passed deadline and the cancel forgotten.
