@@ -169,7 +169,10 @@ end $$;
 create or replace function divvy.end_task(p_task bigint, p_status divvy.task_status, p_result jsonb, p_error jsonb) returns void
 language plpgsql as $$
 begin
-    update divvy.task t set status = p_status, finished_at = divvy.clock(), result = p_result, error = coalesce(p_error, t.error),
+    update divvy.task t set status = p_status, finished_at = divvy.clock(), result = p_result,
+        error = case when t.cancel_reason = 'deadline' and p_status = 'failed'
+            then jsonb_build_object('class', 'deadline', 'message', format('its deadline was %s', t.deadline_at))
+            else coalesce(p_error, t.error) end,
         paused_until = null, dedupe_held = t.dedupe_key is null or t.dedupe_until is not null
     where t.id = p_task and t.finished_at is null;
     if found then
