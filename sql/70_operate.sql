@@ -12,7 +12,7 @@ begin
         return k.status::text;
     end if;
     perform divvy.record('cancel', 'task', k.id::text, cancel.reason, jsonb_build_object('status', k.status), null);
-    perform divvy.begin_cancel(k, coalesce(cancel.reason, 'cancelled'));
+    perform divvy.begin_cancel(k, coalesce(nullif(cancel.reason, 'deadline'), 'cancelled'));   -- that word is time's own
     perform divvy.wake_control('cancel');
     return (select t.status::text from divvy.task t where t.id = k.id);
 end $$;
@@ -45,8 +45,7 @@ begin
         select x.id from divvy.share x where x.share_of = k.id and x.state in ('ready', 'delayed') order by x.id for update skip locked));
     update divvy.task t set state = 'cancelled', reason = p_reason where t.id = k.id and t.state in ('ready', 'delayed');
     if (select t.state is distinct from 'running' from divvy.task t where t.id = k.id) and not divvy.has_open_split(k.id) then
-        perform divvy.end_task(k.id, case p_reason when 'deadline' then 'failed' else 'cancelled' end::divvy.task_status, null,
-            case p_reason when 'deadline' then jsonb_build_object('class', 'deadline', 'message', format('its deadline was %s', k.deadline_at)) end);
+        perform divvy.end_task(k.id, case p_reason when 'deadline' then 'failed' else 'cancelled' end::divvy.task_status, null, null);
     end if;
 end $$;
 
@@ -249,7 +248,8 @@ begin
     perform divvy.end_split(u, 'skipped', coalesce(skip_split.reason, 'skipped'), null, false);
 end $$;
 
--- Deletes payloads, results, errors and logs of an ended task now; the rows and their history stay.
+-- Deletes payloads, results, errors and logs of an ended task now, edits of its payload in the log of decisions included;
+-- the rows and their history stay.
 -- Errors: DV004 (open), DV011. Locks: the task, then its splits.
 create or replace function divvy.forget(task_id bigint) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -264,6 +264,8 @@ begin
     update divvy.share s set payload = null, result = null, error = null, checkpoint = null where s.share_of = k.id;
     delete from divvy.split_log l where l.split_id = k.id or l.split_id in (select s.id from divvy.share s where s.share_of = k.id);
     update divvy.attempt a set error = null where a.task_id = k.id;
+    update divvy.event e set before = e.before - 'payload', after = e.after - 'payload'
+    where e.object = 'task' and e.object_id = k.id::text and e.verb = 'update_task';
     perform divvy.record('forget', 'task', k.id::text, null, null, null);
 end $$;
 
