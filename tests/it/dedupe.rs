@@ -200,7 +200,8 @@ async fn a_producer_whose_rival_rolls_back_makes_the_task() {
         tokio::spawn(async move { sqlx::query_scalar::<_, i64>(INSERT).fetch_one(&mut other).await });
     race::until_waiting_for_lock(q.db.pool(), pid).await;
     q.run("rollback").await;
-    assert_eq!(q.work("a").await.task_id, racing.await.unwrap().unwrap());
+    let task = racing.await.unwrap().unwrap();
+    assert_eq!(q.work("a").await.task_id, task);
 }
 
 #[tokio::test]
