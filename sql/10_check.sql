@@ -135,10 +135,19 @@ begin
         if jsonb_typeof(v_template -> 'payload') not in ('object', 'null') then
             perform divvy.bad_option(p_what || ': then', format('payload is a JSON object, not %s', jsonb_typeof(v_template -> 'payload')));
         end if;
-        perform divvy.check_task(divvy.task_from_options(v_template ->> 'task_type', v_template -> 'payload',
+        perform divvy.check_task(divvy.task_from_options(v_template ->> 'task_type',
+            divvy.told_payload(v_template, 9223372036854775807, 'succeeded', null, true),
             v_template - array['task_type', 'payload'], p_what || ': then'), p_what || ': then');
     end loop;
 end $$;
+
+-- The payload of a template with what is told of the parent.
+create or replace function divvy.told_payload(p_template jsonb, p_parent bigint, p_status text, p_result jsonb, p_omitted boolean) returns jsonb
+language sql immutable parallel safe as $$
+    select case jsonb_typeof(p_template -> 'payload') when 'object' then p_template -> 'payload' else '{}' end
+        || jsonb_build_object('parent', p_parent, 'status', p_status, 'result', case when not p_omitted then p_result end)
+        || case when p_omitted then '{"result_omitted": true}' else '{}' end::jsonb
+$$;
 
 -- Names of the columns of a task that its producer may give, beside type and payload.
 create or replace function divvy.task_option_names() returns text[]
