@@ -31,8 +31,8 @@ begin
         perform divvy.check_name(i.task_type, 'task row ' || i.ord || ': task_type')
         from (select task_type, row_number() over () as ord from inserted) i
         where not exists (select from divvy.task_type t where t.name = i.task_type);
-        perform divvy.check_waiting(array(select distinct task_type from inserted));
-        perform divvy.hold_key(v_special);
+        -- What follows an ended task is no new work from outside: refusing it would keep its parent from ending.
+        perform divvy.check_waiting(array(select distinct task_type from inserted where parent_task_id is null));
         perform divvy.start(v_special, v_now);
     end if;
     perform divvy.wake(array(select distinct task_type from inserted));
@@ -103,6 +103,7 @@ begin
     )
     select array_agg(id order by id) filter (where divided and not waits), count(*) filter (where not waits)
     into v_divided, v_started from written;
+    perform divvy.hold_key(p_ids);
 
     if v_divided is not null then
         perform divvy.make_shares(v_divided, p_now);
@@ -205,7 +206,9 @@ begin
         if divvy.release_passed_key(task_id) then
             continue;
         end if;
-        exit when v_on_duplicate = 'return' or not divvy.replace_waiting(task_id, v_task);
+        if v_on_duplicate = 'replace' then
+            perform divvy.replace_waiting(task_id, v_task, v_what);
+        end if;
         exit;
     end loop;
     if task_id is null then
@@ -252,16 +255,31 @@ language sql as $$
     select exists (select from released)
 $$;
 
--- on_duplicate replace: the new payload and policy go to the holder while it still waits to start.
-create or replace function divvy.replace_waiting(p_id bigint, k divvy.task) returns boolean
-language sql as $$
-    with replaced as (
-        update divvy.task h set payload = k.payload, headers = k.headers, labels = k.labels, priority = k.priority,
-            run_at = coalesce(k.run_at, h.run_at), key = nextval('divvy.key')
-        where h.id = p_id and (h.status = 'scheduled' or (h.phase = 'execute' and h.state in ('ready', 'delayed') and h.share_of is null))
-        returning id)
-    select exists (select from replaced)
-$$;
+-- on_duplicate replace: the holder gets the new payload, policy and moment while it waits to start. Shares are
+-- replaced only where they are no rows yet.
+create or replace function divvy.replace_waiting(p_id bigint, k divvy.task, p_what text) returns void
+language plpgsql as $$
+declare
+    h divvy.task;
+begin
+    perform divvy.check_task(k, p_what);   -- it was not inserted, so nobody has looked at it
+    select * into h from divvy.task t where t.id = p_id
+        and (t.status = 'scheduled' or (t.phase in ('plan', 'execute') and t.state in ('ready', 'delayed'))) for update;
+    if not found then
+        return;
+    end if;
+    update divvy.task t set payload = k.payload, headers = k.headers, labels = k.labels, priority = k.priority, group_key = k.group_key,
+        deadline_at = k.deadline_at, max_attempts = k.max_attempts, timeout = k.timeout, max_failed = k.max_failed,
+        max_failed_percent = k.max_failed_percent, reduce_on = k.reduce_on, "then" = k."then", key = nextval('divvy.key')
+    where t.id = p_id;
+    if h.status = 'scheduled' then
+        update divvy.task t set splits = k.splits, split_count = k.split_count, split_range = k.split_range, split_size = k.split_size
+        where t.id = p_id;
+    end if;
+    if k.run_at is not null then
+        perform divvy.move_waiting(h, k.run_at, null, divvy.clock());
+    end if;
+end $$;
 
 -- Makes many tasks: an array of {"task_type", "payload", options…}. Returns one row each, ord from 1.
 -- Errors: as enqueue, the message names the ordinal.

@@ -198,26 +198,35 @@ begin
     end if;
     k := divvy.locked_task(reschedule.task_id);
     v_at := coalesce(reschedule.run_at, v_now);
-    if k.status = 'scheduled' then
-        update divvy.task t set run_at = v_at, due_at = v_at, reason = case when v_at > v_now then 'run_at' else t.reason end,
-            priority = coalesce(reschedule.priority, t.priority) where t.id = k.id;
-        v_moved := 1;
-    else
-        with moved as (
-            update divvy.unit u set state = case when v_at > v_now then 'delayed' else 'ready' end::divvy.split_status, due_at = v_at,
-                reason = case when v_at > v_now then 'run_at' end, key = nextval('divvy.key'), priority = coalesce(reschedule.priority, u.priority)
-            where u.id = any (array(
-                    select x.id from divvy.share x where x.share_of = k.id and x.state in ('ready', 'delayed') order by x.id for update skip locked)
-                || k.id) and u.state in ('ready', 'delayed') and u.reason is distinct from 'paused'
-            returning u.id)
-        select count(*) into v_moved from moved;
-    end if;
+    v_moved := divvy.move_waiting(k, v_at, reschedule.priority, v_now);
     if v_moved = 0 then
         raise exception using errcode = 'DV004', message = format('task %s is %s: nothing of it waits', k.id, k.status);
     end if;
     perform divvy.record('reschedule', 'task', k.id::text, null, jsonb_build_object('run_at', k.run_at, 'priority', k.priority),
         jsonb_build_object('run_at', v_at, 'priority', reschedule.priority));
     perform divvy.wake(array[k.task_type]);
+    return v_moved;
+end $$;
+
+-- Moves what waits of a task, which is locked; a paused split stays where it is. Returns how many moved.
+create or replace function divvy.move_waiting(k divvy.task, p_at timestamptz, p_priority int, p_now timestamptz) returns bigint
+language plpgsql set enable_seqscan = off set jit = off as $$
+declare
+    v_moved bigint;
+begin
+    if k.status = 'scheduled' then
+        update divvy.task t set run_at = p_at, due_at = p_at, reason = case when p_at > p_now then 'run_at' else t.reason end,
+            priority = coalesce(p_priority, t.priority) where t.id = k.id;
+        return 1;
+    end if;
+    with moved as (
+        update divvy.unit u set state = case when p_at > p_now then 'delayed' else 'ready' end::divvy.split_status, due_at = p_at,
+            reason = case when p_at > p_now then 'run_at' end, key = nextval('divvy.key'), priority = coalesce(p_priority, u.priority)
+        where u.id = any (array(
+                select x.id from divvy.share x where x.share_of = k.id and x.state in ('ready', 'delayed') order by x.id for update skip locked)
+            || k.id) and u.state in ('ready', 'delayed') and u.reason is distinct from 'paused'
+        returning u.id)
+    select count(*) into v_moved from moved;
     return v_moved;
 end $$;
 
