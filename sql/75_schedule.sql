@@ -172,6 +172,11 @@ declare
     v_missed int := 0;
     v_task bigint;
 begin
+    -- A cron moment that was planned ahead and is overdue now: later ones may be due too, which only the planner can say.
+    if s.cron is not null and s.planned_at < v_at and v_at < p_now - interval '1 s' then
+        update divvy.schedule d set next_fire_at = null where d.id = s.id;
+        return false;
+    end if;
     s.fired_through := v_at;
     v_next := divvy.next_moment(s, v_at);
     -- Catch up with the latest: what is due before it was missed while nobody looked.
@@ -283,7 +288,7 @@ begin
     foreach v_at in array missed loop
         perform divvy.decide_moment(s, v_at, 'missed', null, 'nobody was there to fire it', divvy.clock());
     end loop;
-    update divvy.schedule d set next_fire_at = plan_schedule.next_fire_at,
+    update divvy.schedule d set next_fire_at = plan_schedule.next_fire_at, planned_at = divvy.clock(),
         status = case when plan_schedule.next_fire_at is null then 'done' else d.status end,
         reason = case when plan_schedule.next_fire_at is null then 'no moment is left' end
     where d.id = s.id;

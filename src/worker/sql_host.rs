@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How often to try a role again that could not be used.
-const TRY_ROLES_EVERY: Duration = Duration::from_secs(10);
+const TRY_ROLES_EVERY: Duration = Duration::from_secs(3);
 
 /// Most connections of one role.
 const ROLE_CONNECTIONS_MAX: usize = 20;
@@ -97,7 +97,7 @@ impl SqlHost {
         let mut total = Summary::default();
         let mut current: Option<Generation> = None;
         while !stop.is_cancelled() {
-            match statement::sql_types(&self.pool).await {
+            match statement::sql_types(&self.pool, None).await {
                 Ok(types) if current.as_ref().is_none_or(|current| current.is_outdated(&types)) => {
                     let next = self.start(types, &stop, &mut workers).await;
                     // Only now: meanwhile the types were served by the old one.
@@ -141,7 +141,7 @@ impl SqlHost {
                 roles.insert(&steps.role, self.log_in(&steps.role, count).await);
             }
             if let Some(Some(role)) = roles.get(steps.role.as_str()) {
-                let handler = Arc::new(Statements::new(steps.clone(), role.clone()));
+                let handler = Arc::new(Statements::new(steps, role.clone()));
                 builder = builder.erased(&steps.name, handler).slots(self.slots);
                 served += 1;
             }

@@ -7,5 +7,6 @@ pub mod clock;
 pub mod db;
 pub mod hand;
 pub mod program;
+pub mod queue;
 pub mod race;
 pub mod running;

@@ -6,10 +6,15 @@ use std::collections::HashMap;
 
 const TASKS: usize = 500;
 
-/// Open tasks with a split each; what the poisoned one sets off can't be made, since no more of that type may wait.
+/// Open tasks with a split each; what the poisoned one sets off can't be made, as somebody's trigger refuses it.
 async fn poisoned(hand: &mut Hand, task_type: &str) -> (i64, Vec<Claimed>) {
-    hand.declare("narrow", r#"{"max_waiting": 1}"#).await;
-    hand.insert("(task_type) values ('narrow')").await;
+    hand.run(
+        "create function public.refuse() returns trigger language plpgsql as
+             $$ begin raise exception 'no % here', new.task_type; end $$;
+         create trigger refuse before insert on divvy.task for each row when (new.task_type = 'narrow')
+             execute function public.refuse()",
+    )
+    .await;
     hand.run(&format!(
         "insert into divvy.task (task_type, split_count, \"then\")
          select '{task_type}', 1, case when i = 250 then '{{\"succeeded\": {{\"task_type\": \"narrow\"}}}}'::jsonb end
@@ -44,10 +49,10 @@ async fn one_task_whose_then_fails_does_not_keep_499_from_ending_at_the_reduce_c
     let why: String = hand
         .get(&format!("select reason from divvy.event where verb = 'settle' and object_id = '{bad}' limit 1"))
         .await;
-    assert!(why.contains("max_waiting"), "{why}");
+    assert!(why.contains("no narrow here"), "{why}");
     assert_eq!(hand.count("divvy.event where verb = 'settle'").await, 1, "said once, not at every tick");
     // What was in its way is gone: it ends by itself.
-    hand.run("select divvy.put_task_type('narrow', '{\"max_waiting\": null}')").await;
+    hand.run("drop trigger refuse on divvy.task").await;
     hand.run("select divvy.tick(500)").await;
     assert_eq!(ended(&mut hand).await, HashMap::from([("succeeded".into(), 500)]));
     assert_eq!(hand.count(&format!("divvy.task where parent_task_id = {bad}")).await, 1);
@@ -66,7 +71,7 @@ async fn one_task_whose_then_fails_does_not_keep_a_batch_from_completing() {
         assert!(hand.claim("each", 1).await.is_empty());
     }
     assert_eq!(ended(&mut hand).await, HashMap::from([("succeeded".into(), 499), ("running".into(), 1)]));
-    hand.run("select divvy.put_task_type('narrow', '{\"max_waiting\": null}')").await;
+    hand.run("drop trigger refuse on divvy.task").await;
     hand.run("select divvy.tick(500)").await;
     assert_eq!(hand.status(bad).await, "succeeded");
 }
