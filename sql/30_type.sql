@@ -23,6 +23,9 @@ begin
         = (t.handler, t.plan, t.reduce, t.max_attempts, t.backoff, t.timeout, t.lease, t.max_waiting, t.dedupe_window, t.max_failed,
             t.max_failed_percent, t.reduce_on, t.retention_succeeded, t.retention_others, t."then", 'put_task_type', divvy.clock())
     where k.name = t.name;
+    if t.handler ? 'sql' then
+        perform divvy.admit_sql_role(t.handler #>> '{sql,role}');
+    end if;
     perform divvy.add_lanes(t.name);
     perform divvy.record('put_task_type', 'type', t.name, null, v_before, options);
     perform divvy.start_scheduled(t.name, 1000);

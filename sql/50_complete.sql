@@ -210,9 +210,9 @@ begin
     if k.phase = 'execute' then
         -- A plain task becomes a divided one: its only split so far leaves for a row of its own, with the same id.
         insert into divvy.share (id, token, due_at, started_at, finished_at, share_of, attempt, attempt_base, max_attempts, continuation,
-            split_no, priority, state, task_type, worker, group_key, timeout, result, key)
+            split_no, priority, state, task_type, worker, group_key, timeout, result)
         select t.id, t.token, t.due_at, t.started_at, p_now, t.id, t.attempt, t.attempt_base, t.max_attempts, t.continuation,
-            1, t.priority, t.state, t.task_type, t.worker, t.group_key, t.timeout, t.result, t.key
+            1, t.priority, t.state, t.task_type, t.worker, t.group_key, t.timeout, t.result
         from divvy.task t where t.id = k.id;
         update divvy.task t set phase = null, state = null, token = null, result = null, checkpoint = null, sealed = true where t.id = k.id;
     end if;
@@ -230,10 +230,12 @@ begin
     perform divvy.wake(array[k.task_type]);
 end $$;
 
--- Leases whose splits are all in this call are done with; the others go when they end.
+-- Leases whose splits are all in this call are done with; the others go when they end. Locked by token, as heartbeats
+-- lock them: the same worker may be sending one just now.
 create or replace function divvy.drop_leases(p_ids bigint[], p_tokens bigint[]) returns void
 language sql as $$
-    delete from divvy.lease l where l.token in (select distinct t from unnest(p_tokens) t) and l.split_ids <@ p_ids
+    delete from divvy.lease l where l.token = any (array(
+        select x.token from divvy.lease x where x.token = any (p_tokens) and x.split_ids <@ p_ids order by x.token for update))
 $$;
 
 -- The splits of a divided task for its reduce, a page at a time in split_no order, from after. Errors: DV001, DV010, DV011.

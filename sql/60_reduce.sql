@@ -229,6 +229,8 @@ begin
         begin
             if divvy.settle_task(v_task) then
                 v_settled := v_settled + 1;
+            elsif v_task = any (v_noted) and not divvy.has_open_split(v_task) then
+                insert into divvy.fan_in (task_id) values (v_task);   -- somebody holds its row: the note stays
             end if;
         exception when others then
             perform divvy.record('settle', 'task', v_task::text, sqlerrm, null, jsonb_build_object('sqlstate', sqlstate));

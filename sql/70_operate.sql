@@ -231,7 +231,8 @@ begin
 end $$;
 
 -- Takes an execute split out of its task: reduce does not wait for it, and it counts neither as failed nor as done.
--- Errors: DV004 (a plan, a reduce, or ended well), DV011. Locks: the task, then the split.
+-- Errors: DV004 (a plan, a reduce, ended well, or being completed just now), DV011. Locks: the task; the split only if it is
+-- free, since a batch that holds it may be waiting for the task.
 create or replace function divvy.skip_split(split_id bigint, reason text default null) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -243,7 +244,11 @@ begin
         perform divvy.unknown('split', skip_split.split_id::text);
     end if;
     k := divvy.locked_task(coalesce(u.share_of, u.id));
-    select * into u from divvy.unit x where x.id = u.id and x.state is not null for update;
+    select * into u from divvy.unit x where x.id = u.id and x.state is not null for update skip locked;
+    if not found then
+        raise exception using errcode = 'DV004', message = format('split %s of task %s is being written by somebody else just now: try again',
+            skip_split.split_id, k.id);
+    end if;
     if k.finished_at is not null or u.phase <> 'execute' or u.state not in ('ready', 'delayed', 'running', 'failed') then
         raise exception using errcode = 'DV004', message = format('split %s of task %s is %s in phase %s, the task is %s: it can''t be skipped',
             u.id, k.id, u.state, u.phase, k.status);
@@ -327,8 +332,8 @@ language plpgsql set enable_seqscan = off set jit = off as $$
 begin
     if p_until > divvy.clock() then
         update divvy.unit u set state = 'delayed', due_at = p_until, reason = 'paused'
-        where u.id = any (array(
-                select x.id from divvy.share x where x.share_of = p_task and x.state = 'ready' order by x.id for update skip locked) || p_task)
+        where u.id = any (array(select t.id from divvy.task t where t.id = p_task and t.state = 'ready' for update skip locked)
+                || array(select x.id from divvy.share x where x.share_of = p_task and x.state = 'ready' order by x.id for update skip locked))
             and u.state = 'ready';
     end if;
 end $$;

@@ -56,8 +56,10 @@ begin
     if s.every is not null and (s.every < interval '1 s' or s.every > interval '10 years') then
         perform divvy.bad_schedule(p_what, format('every is %s; it must be 1 s to 10 years', s.every));
     end if;
-    if s.cron is not null and (length(s.cron) > 1000 or s.cron !~ '^[0-9A-Za-z*/,?#@ -]+$'
-            or (s.cron !~ '^\s*@' and cardinality(regexp_split_to_array(btrim(s.cron), '\s+')) not between 5 and 7)) then
+    -- Several expressions are separated by semicolons; @daily and the like stand for the fields.
+    if s.cron is not null and (octet_length(s.cron) > 1000 or s.cron !~ '^[0-9A-Za-z*/,?#@; -]+$'
+            or exists (select from regexp_split_to_table(s.cron, ';') e
+                where e !~ '^\s*@' and cardinality(regexp_split_to_array(btrim(e), '\s+')) not between 5 and 7)) then
         perform divvy.bad_schedule(p_what, format('cron is %L; it must be 5, 6 or 7 fields, or @daily and the like', left(s.cron, 120)));
     end if;
     if not exists (select from pg_timezone_names z where z.name = s.timezone) then
@@ -150,7 +152,7 @@ declare
     v_fired int := 0;
 begin
     update divvy.schedule p set status = 'active', paused_until = null, reason = null
-    where p.status = 'paused' and p.paused_until <= v_now;
+    where p.id = any (array(select d.id from divvy.schedule d where d.status = 'paused' and d.paused_until <= v_now for update skip locked));
     for s in select * from divvy.schedule d where d.status = 'active' and d.next_fire_at <= v_now
         order by d.next_fire_at limit fire_due.max for update skip locked
     loop
@@ -176,6 +178,11 @@ declare
     v_every interval := make_interval(secs => extract(epoch from s.every)::double precision);   -- as next_beat sees it
     v_task bigint;
 begin
+    -- A cron moment that was planned ahead and is overdue now: later ones may be due too, which only the planner can say.
+    if s.cron is not null and s.planned_at < v_at and v_at < p_now - interval '1 s' then
+        update divvy.schedule d set next_fire_at = null where d.id = s.id;
+        return false;
+    end if;
     s.fired_through := v_at;
     v_next := divvy.next_moment(s, v_at);
     -- Catch up with the latest: what is due before it was missed while nobody looked.
@@ -292,7 +299,7 @@ begin
     foreach v_at in array missed loop
         perform divvy.decide_moment(s, v_at, 'missed', null, 'nobody was there to fire it', divvy.clock());
     end loop;
-    update divvy.schedule d set next_fire_at = plan_schedule.next_fire_at,
+    update divvy.schedule d set next_fire_at = plan_schedule.next_fire_at, planned_at = divvy.clock(),
         status = case when plan_schedule.next_fire_at is null then 'done' else d.status end,
         reason = case when plan_schedule.next_fire_at is null then 'no moment is left' end
     where d.id = s.id;

@@ -7,7 +7,11 @@
 
 pub mod database;
 pub mod db;
+pub mod demo;
+pub mod doctor;
 pub mod migrate;
+pub mod serve;
+pub mod tick;
 
 use crate::{Error, ErrorKind, config};
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -50,8 +54,19 @@ impl Global {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run a real batch job on real data, kill one of its workers, and prove the result
+    Demo(demo::Args),
+    /// (internal) One worker process of the demo, until its standard input is closed
+    #[command(name = crate::demo::workers::SUBCOMMAND, hide = true)]
+    DemoWorker,
     /// Bring the database to this version's schema
     Migrate(migrate::Args),
+    /// Serve HTTP, lead, and run the types written in SQL
+    Serve(serve::Args),
+    /// Do every duty once: fire, promote, reclaim, reduce check, prune
+    Tick(tick::Args),
+    /// Say whether divvy can work here, and what to do where it can't
+    Doctor(doctor::Args),
     /// The embedded Postgres: its address, a psql in it, stopping and resetting it
     Db(db::Args),
     /// (internal) Stop the embedded Postgres when its last user is gone
@@ -68,7 +83,12 @@ enum Command {
 async fn run(cli: Cli) -> anyhow::Result<()> {
     let global = &cli.global;
     match cli.command {
+        Command::Demo(args) => demo::run(args, global).await,
+        Command::DemoWorker => demo::work(global).await,
         Command::Migrate(args) => migrate::run(args, global).await,
+        Command::Serve(args) => serve::run(args, global).await,
+        Command::Tick(args) => tick::run(args, global).await,
+        Command::Doctor(args) => doctor::run(args, global).await,
         Command::Db(args) => db::run(args, global).await,
         Command::Watchdog { root, discard } => Ok(crate::embedded::watch(&root, discard).await?),
     }

@@ -9,7 +9,7 @@ pub use inline::{Ran, run_inline};
 
 use crate::id::TaskId;
 use crate::store::state::TaskStatus;
-use crate::store::{clock, listing, operate};
+use crate::store::{clock, operate, overview};
 use crate::worker::{Summary, Worker};
 use crate::{Error, ErrorKind, Result};
 use chrono::{DateTime, Utc};
@@ -63,7 +63,7 @@ pub struct EnqueuedTask {
 /// # Errors
 /// What the database refuses.
 pub async fn enqueued(connection: &mut PgConnection, task_type: &str) -> Result<Vec<EnqueuedTask>> {
-    let rows = listing::tasks_of_type(connection, task_type).await?;
+    let rows = overview::tasks_of_type(connection, task_type).await?;
     Ok(rows
         .into_iter()
         .map(|row| EnqueuedTask {

@@ -1,7 +1,7 @@
 //! Putting a worker together.
 
 use super::{Core, LaneSpec, Worker, meta};
-use crate::handler::{Handler, erase};
+use crate::handler::{Erased, Handler, erase};
 use crate::store::worker::Registration;
 use crate::store::{Store, pool};
 use crate::{Error, ErrorKind, Result};
@@ -57,9 +57,13 @@ impl Builder {
     }
 
     /// Serves a type of another name.
-    pub fn handler_as<H: Handler>(mut self, task_type: impl Into<String>, handler: H) -> Self {
-        let (task_type, handler) = (task_type.into(), erase(handler));
-        self.lanes.push(LaneSpec { task_type, slots: SLOTS_DEFAULT, handler });
+    pub fn handler_as<H: Handler>(self, task_type: impl Into<String>, handler: H) -> Self {
+        self.erased(task_type, erase(handler))
+    }
+
+    /// Serves a type whose handler is no Rust type of its own.
+    pub(super) fn erased(mut self, task_type: impl Into<String>, handler: Arc<dyn Erased>) -> Self {
+        self.lanes.push(LaneSpec { task_type: task_type.into(), slots: SLOTS_DEFAULT, handler });
         self
     }
 

@@ -2,8 +2,11 @@
 
 #![allow(dead_code, reason = "each helper serves some of the tests")]
 
+pub mod act;
 pub mod clock;
 pub mod db;
+pub mod hand;
 pub mod program;
 pub mod queue;
 pub mod race;
+pub mod running;

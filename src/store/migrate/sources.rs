@@ -29,6 +29,7 @@ pub const RULES: &[Source] = sources![
     "sql/10_check.sql",
     "sql/20_enqueue.sql",
     "sql/30_type.sql",
+    "sql/35_sql_type.sql",
     "sql/40_claim.sql",
     "sql/50_complete.sql",
     "sql/55_attempt.sql",

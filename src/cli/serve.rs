@@ -1,0 +1,149 @@
+//! `divvy serve`: the HTTP service, a candidate for leading, and the runner of SQL types, in one process.
+
+use super::{Global, database};
+use crate::http;
+use crate::leader::Leader;
+use crate::store::migrate::{self, Status};
+use crate::worker::{RoleAccess, SqlHost};
+use anyhow::{Context, bail};
+use sqlx::postgres::PgConnectOptions;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Connections for everything but the leader's duties and SQL types' own roles.
+const CONNECTIONS: u32 = 10;
+
+/// Arguments of `divvy serve`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Where to listen
+    #[arg(long, env = "DIVVY_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT")]
+    listen: SocketAddr,
+    /// Migrate the database first (the embedded one always is)
+    #[arg(long)]
+    migrate: bool,
+    /// Never lead; another process must
+    #[arg(long)]
+    no_lead: bool,
+    /// Splits of each type in SQL run at once
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=100), value_name = "N")]
+    sql_slots: u16,
+    /// Where the roles of types in SQL log in; {role} stands for the role [default: as the database, no password]
+    #[arg(long, env = "DIVVY_SQL_ROLE_URL", hide_env_values = true, value_name = "URL")]
+    sql_role_url: Option<String>,
+    /// Seconds that what has begun may take after a stop
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    grace: u64,
+}
+
+/// Runs the command until it is told to stop.
+///
+/// # Errors
+/// When the database can't be used, its schema is not this version's, or the address is taken.
+pub async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
+    // Before anything else: who listens on the address is told at once, and nothing is left half-started.
+    let listener = TcpListener::bind(args.listen).await.with_context(|| {
+        format!("cannot listen on {}: choose another address with --listen or DIVVY_LISTEN", args.listen)
+    })?;
+    let database = database::connect(global, CONNECTIONS).await?;
+    let outcome = serve(&args, listener, &database).await;
+    database.close().await?;
+    outcome
+}
+
+async fn serve(args: &Args, listener: TcpListener, database: &database::Database) -> anyhow::Result<()> {
+    let direct = &database.addresses.direct;
+    prepare(direct, args.migrate || database.embedded_url.is_some()).await?;
+    let types = sql_host(args, database)?;
+    let stop = signals();
+    let served = CancellationToken::new();
+    let service = http::Service::new(database.addresses.work.clone(), stop.clone());
+    let address = listener.local_addr()?;
+    let mut service = tokio::spawn(http::serve(listener, service, served.clone()));
+    let types = tokio::spawn(types.run(stop.clone()));
+    let leader = (!args.no_lead).then(|| lead(direct.clone(), &stop));
+
+    eprintln!("divvy: serves on http://{address} (/healthz, /readyz); Ctrl-C stops it");
+    if let Some(url) = &database.embedded_url {
+        eprintln!("divvy: the database is {url}");
+    }
+    tokio::select! {
+        () = stop.cancelled() => (),
+        ended = &mut service => bail!("the HTTP service ended early: {ended:?}"),
+    }
+    eprintln!("divvy: stopping; again to stop at once");
+    let done = types.await?;
+    if let Some(leader) = leader {
+        leader.await?;
+    }
+    // Last: until here /readyz has said that this process is going.
+    served.cancel();
+    service.await??;
+    if done.total() > 0 {
+        eprintln!("divvy: splits of types in SQL: {done}");
+    }
+    Ok(())
+}
+
+fn sql_host(args: &Args, database: &database::Database) -> anyhow::Result<SqlHost> {
+    let addresses = &database.addresses;
+    let access =
+        RoleAccess::new(addresses.work.clone(), args.sql_role_url.clone().filter(|url| !url.is_empty()))?;
+    let host = SqlHost::new(database.pool.clone(), addresses.direct.clone(), access, args.sql_slots.into());
+    Ok(host.grace(Duration::from_secs(args.grace)))
+}
+
+async fn prepare(direct: &PgConnectOptions, migrates: bool) -> anyhow::Result<()> {
+    if migrates {
+        migrate::migrate(direct).await?;
+        return Ok(());
+    }
+    match migrate::check(direct).await? {
+        Status::Current => Ok(()),
+        Status::Missing => {
+            bail!("the database has no divvy schema: run `divvy migrate`, or serve with --migrate")
+        }
+        Status::Behind => {
+            bail!("the schema is older than this divvy: run `divvy migrate`, or serve with --migrate")
+        }
+        Status::Ahead => bail!("the schema is a newer divvy's: use that one"),
+    }
+}
+
+fn lead(direct: PgConnectOptions, stop: &CancellationToken) -> JoinHandle<usize> {
+    let name = format!("serve {}", std::process::id());
+    tokio::spawn(Leader::new(direct, name).run(stop.clone()))
+}
+
+/// Cancelled by the first SIGTERM or SIGINT; the second ends the process.
+fn signals() -> CancellationToken {
+    let stop = CancellationToken::new();
+    let told = stop.clone();
+    tokio::spawn(async move {
+        interrupted().await;
+        told.cancel();
+        interrupted().await;
+        std::process::exit(1);
+    });
+    stop
+}
+
+#[cfg(unix)]
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => tokio::select! {
+            _ = terminate.recv() => (),
+            _ = tokio::signal::ctrl_c() => (),
+        },
+        Err(_) => _ = tokio::signal::ctrl_c().await,
+    }
+}
+
+#[cfg(not(unix))]
+async fn interrupted() {
+    _ = tokio::signal::ctrl_c().await;
+}

@@ -1,0 +1,237 @@
+//! The built-in worker of types in SQL: finds them, logs in as their roles, and serves them.
+//!
+//! Types come and change while it runs. Each change makes a new [`Worker`]; the one before finishes what it
+//! has begun. A type whose role can't be used is not served, so its tasks wait instead of failing.
+
+use super::sql_type::Statements;
+use super::{Summary, Worker};
+use crate::store::statement::{self, SqlType};
+use crate::store::{connect, pool};
+use crate::{Error, Result};
+use sqlx::PgPool;
+use sqlx::postgres::PgConnectOptions;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// How often to look for new and changed types.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often to try a role again that could not be used.
+const TRY_ROLES_EVERY: Duration = Duration::from_secs(3);
+
+/// Most connections of one role.
+const ROLE_CONNECTIONS_MAX: usize = 20;
+
+/// What stands for the role in a URL that serves all of them.
+const ROLE_MARK: &str = "{role}";
+
+/// How to log in as a role.
+#[derive(Debug, Clone)]
+pub struct RoleAccess {
+    base: PgConnectOptions,
+    url: Option<String>,
+}
+
+impl RoleAccess {
+    /// By `url`, in which `{role}` stands for the role; without one at the address of `base`, where the
+    /// server must then know the role without a password (trust, peer, a certificate).
+    ///
+    /// # Errors
+    /// Config when `url` is no Postgres URL.
+    pub fn new(base: PgConnectOptions, url: Option<String>) -> Result<Self> {
+        let access = Self { base, url };
+        access.options("role").map(|_| access)
+    }
+
+    fn options(&self, role: &str) -> Result<PgConnectOptions> {
+        match &self.url {
+            Some(url) => {
+                connect::parse("DIVVY_SQL_ROLE_URL", &url.replace(ROLE_MARK, &percent_encoded(role)))
+            }
+            None if role == self.base.get_username() => Ok(self.base.clone()),
+            // The password of the base address is another role's.
+            None => Ok(self.base.clone().username(role).password("")),
+        }
+    }
+}
+
+/// Serves every type in SQL.
+#[derive(Debug)]
+pub struct SqlHost {
+    pool: PgPool,
+    direct: PgConnectOptions,
+    access: RoleAccess,
+    slots: usize,
+    grace: Duration,
+}
+
+/// The worker for the types as they were last seen.
+struct Generation {
+    types: Vec<SqlType>,
+    refused: bool,
+    since: Instant,
+    stop: CancellationToken,
+}
+
+impl SqlHost {
+    /// A host that claims through `pool` and runs up to `slots` splits of each type at once. `direct` leads
+    /// past any pooler, for listening.
+    pub fn new(pool: PgPool, direct: PgConnectOptions, access: RoleAccess, slots: usize) -> Self {
+        Self { pool, direct, access, slots, grace: Duration::from_secs(30) }
+    }
+
+    /// How long what has begun may take after a stop. Default 30 s.
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Serves until `stop`. Trouble with the database, a role or a type never ends it.
+    pub async fn run(self, stop: CancellationToken) -> Summary {
+        let mut workers = JoinSet::new();
+        let mut total = Summary::default();
+        let mut current: Option<Generation> = None;
+        while !stop.is_cancelled() {
+            match statement::sql_types(&self.pool, None).await {
+                Ok(types) if current.as_ref().is_none_or(|current| current.is_outdated(&types)) => {
+                    let next = self.start(types, &stop, &mut workers).await;
+                    // Only now: meanwhile the types were served by the old one.
+                    if let Some(old) = current.replace(next) {
+                        old.stop.cancel();
+                    }
+                }
+                Ok(_) => (),
+                Err(error) => tracing::warn!(%error, "types in SQL can't be read: {error}"),
+            }
+            tokio::select! {
+                () = stop.cancelled() => (),
+                () = tokio::time::sleep(LOOK_EVERY) => (),
+            }
+            while let Some(ended) = workers.try_join_next() {
+                total += note(ended.unwrap_or_else(|panic| Err(panicked(panic))), &mut current);
+            }
+        }
+        while let Some(ended) = workers.join_next().await {
+            total += note(ended.unwrap_or_else(|panic| Err(panicked(panic))), &mut current);
+        }
+        total
+    }
+
+    /// Starts a worker for those of `types` whose role can be used.
+    async fn start(
+        &self,
+        types: Vec<SqlType>,
+        stop: &CancellationToken,
+        workers: &mut JoinSet<Result<Summary>>,
+    ) -> Generation {
+        let mut roles: HashMap<&str, Option<PgPool>> = HashMap::new();
+        let mut builder = Worker::builder(self.pool.clone())
+            .name(format!("sql types of process {}", std::process::id()))
+            .grace(self.grace)
+            .listen_through(pool::options().max_connections(1).connect_lazy_with(self.direct.clone()));
+        let mut served = 0;
+        for steps in &types {
+            if !roles.contains_key(steps.role.as_str()) {
+                let count = types.iter().filter(|other| other.role == steps.role).count();
+                roles.insert(&steps.role, self.log_in(&steps.role, count).await);
+            }
+            if let Some(Some(role)) = roles.get(steps.role.as_str()) {
+                let handler = Arc::new(Statements::new(steps, role.clone()));
+                builder = builder.erased(&steps.name, handler).slots(self.slots);
+                served += 1;
+            }
+        }
+        let stop = stop.child_token();
+        if served > 0 {
+            let pools = roles.into_values().flatten().collect();
+            workers.spawn(work(builder.build(), stop.clone(), pools));
+        }
+        Generation { refused: served < types.len(), types, since: Instant::now(), stop }
+    }
+
+    /// The role's connections; none, and a word why, when it can't be used.
+    async fn log_in(&self, role: &str, types: usize) -> Option<PgPool> {
+        let attempt = async {
+            let options = self.access.options(role)?;
+            let mut first = connect::connect(&options).await?;
+            statement::check_role(&mut first, role).await?;
+            let connections = (self.slots * types).clamp(1, ROLE_CONNECTIONS_MAX);
+            Ok::<_, Error>(statement::role_pool(options, u32::try_from(connections).unwrap_or(1)))
+        };
+        attempt
+            .await
+            .inspect_err(
+                |error| tracing::warn!(role, %error, "the types in SQL that run as {role} wait: {error}"),
+            )
+            .ok()
+    }
+}
+
+impl Generation {
+    fn is_outdated(&self, types: &[SqlType]) -> bool {
+        self.types != types || (self.refused && self.since.elapsed() >= TRY_ROLES_EVERY)
+    }
+}
+
+/// Runs one generation's worker, then closes its roles' connections.
+async fn work(worker: Result<Worker>, stop: CancellationToken, roles: Vec<PgPool>) -> Result<Summary> {
+    let outcome = match worker {
+        Ok(worker) => worker.run(stop).await,
+        Err(error) => Err(error),
+    };
+    for pool in roles {
+        pool.close().await;
+    }
+    outcome
+}
+
+/// What an ended worker did. One that failed is followed by another at the next look.
+fn note(ended: Result<Summary>, current: &mut Option<Generation>) -> Summary {
+    ended.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the worker of types in SQL ended: {error}");
+        if let Some(current) = current {
+            current.refused = true;
+        }
+        Summary::default()
+    })
+}
+
+fn panicked(panic: tokio::task::JoinError) -> Error {
+    Error::new(crate::ErrorKind::Database, format!("it broke: {panic}")).caused_by(panic)
+}
+
+/// The role's name as part of a URL.
+fn percent_encoded(role: &str) -> String {
+    role.bytes()
+        .map(|byte| match byte {
+            b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+            _ if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn base() -> PgConnectOptions {
+        connect::parse("test", "postgres://divvy:secret@db:5433/shop").unwrap()
+    }
+
+    #[test]
+    fn a_role_logs_in_at_the_same_place_or_by_a_url_of_its_own() {
+        let same = RoleAccess::new(base(), None).unwrap().options("settle").unwrap();
+        assert_eq!((same.get_username(), same.get_host(), same.get_port()), ("settle", "db", 5433));
+        let url = Some("postgres://{role}:pw@other/shop".to_owned());
+        let other = RoleAccess::new(base(), url).unwrap().options("se/t tle").unwrap();
+        assert_eq!((other.get_username(), other.get_host()), ("se/t tle", "other"));
+        let wrong = RoleAccess::new(base(), Some("other".into())).unwrap_err().to_string();
+        assert!(wrong.starts_with("DIVVY_SQL_ROLE_URL"), "{wrong}");
+    }
+}

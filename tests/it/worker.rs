@@ -1,0 +1,435 @@
+//! What a worker does with the splits it claims.
+
+mod fence;
+mod outage;
+mod stop;
+
+use crate::support::act::act;
+use crate::support::db::TestDb;
+use crate::support::race::until;
+use crate::support::running::{Running, WITHIN};
+use divvy::client::{Client, NewTask, TaskResult, TaskStatus};
+use divvy::handler::{Context, Handler, HandlerError, Index, Inputs, Outcome};
+use divvy::id::TaskId;
+use divvy::worker::Worker;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+fn client(db: &TestDb) -> Client {
+    Client::new(db.pool().clone())
+}
+
+/// Starts a worker with four slots for this handler.
+fn start(db: &TestDb, handler: impl Handler) -> Running {
+    Running::start(Worker::builder(db.pool().clone()).handler(handler).slots(4).build().unwrap())
+}
+
+async fn enqueue(db: &TestDb, task: NewTask) -> TaskId {
+    client(db).enqueue(task).await.unwrap().task_id
+}
+
+async fn end_of(db: &TestDb, task: TaskId) -> TaskResult {
+    client(db).wait(task, WITHIN).await.unwrap()
+}
+
+/// The error of the task's first attempt, once it has failed.
+async fn first_error(db: &TestDb, task: TaskId) -> Value {
+    let mut error = None;
+    until("the attempt has failed", async || {
+        error = sqlx::query_scalar::<_, Value>(
+            "select error from divvy.attempt where task_id = $1 and error is not null order by token limit 1",
+        )
+        .bind(task)
+        .fetch_optional(db.pool())
+        .await
+        .unwrap();
+        error.is_some()
+    })
+    .await;
+    error.unwrap()
+}
+
+async fn scalar<T>(pool: &PgPool, sql: &'static str, task: TaskId) -> T
+where
+    T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+{
+    sqlx::query_scalar(sql).bind(task).fetch_one(pool).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_task_runs_and_keeps_what_its_handler_returned() {
+    let db = TestDb::new().await;
+    let running = start(
+        &db,
+        act(|context, _| {
+            let seen = json!({ "attempt": context.attempt(), "split_no": context.split_no(), "epoch": context.epoch() });
+            Box::pin(async move { Ok(Outcome::Complete(seen)) })
+        }),
+    );
+    let task = enqueue(&db, NewTask::new("act", json!({}))).await;
+    let end = end_of(&db, task).await;
+    assert_eq!(end.status, TaskStatus::Succeeded);
+    assert_eq!(end.result, Some(json!({ "attempt": 1, "split_no": 1, "epoch": 1 })));
+    assert_eq!(running.stop().await.succeeded, 1);
+}
+
+/// Counts letters: planned into words, executed one by one, reduced to a sum.
+struct Letters;
+
+impl Handler for Letters {
+    const TASK_TYPE: &'static str = "letters";
+    const PLAN: bool = true;
+    const REDUCE: bool = true;
+    type Payload = String;
+    type Share = String;
+    type Output = usize;
+
+    async fn split(&self, context: &mut Context<'_>, text: &String) -> Result<(), HandlerError> {
+        context.add_splits(text.split(' ')).await?;
+        Ok(())
+    }
+
+    async fn execute(
+        &self,
+        _: &mut Context<'_>,
+        _: &String,
+        word: String,
+    ) -> Result<Outcome<usize>, HandlerError> {
+        Ok(Outcome::Complete(word.len()))
+    }
+
+    async fn reduce(
+        &self,
+        context: &mut Context<'_>,
+        _: &String,
+        mut inputs: Inputs<usize>,
+    ) -> Result<Outcome<Value>, HandlerError> {
+        let mut letters = 0;
+        while let Some(input) = inputs.next(context).await? {
+            letters += input.output.unwrap_or(0);
+        }
+        Ok(Outcome::Complete(json!({ "letters": letters, "words": inputs.succeeded() })))
+    }
+}
+
+#[tokio::test]
+async fn a_planned_task_is_split_executed_and_reduced() {
+    let db = TestDb::new().await;
+    let running = start(&db, Letters);
+    let task = enqueue(&db, NewTask::new("letters", "to be or not to be")).await;
+    let end = end_of(&db, task).await;
+    assert_eq!(end.result, Some(json!({ "letters": 13, "words": 6 })), "{:?}", end.error);
+    assert_eq!(running.stop().await.succeeded, 8, "one plan, six words, one reduce");
+}
+
+/// Adds up the indices of its splits.
+struct Sum;
+
+impl Handler for Sum {
+    const TASK_TYPE: &'static str = "sum";
+    const REDUCE: bool = true;
+    type Payload = Value;
+    type Share = Index;
+    type Output = u64;
+
+    async fn execute(
+        &self,
+        _: &mut Context<'_>,
+        _: &Value,
+        share: Index,
+    ) -> Result<Outcome<u64>, HandlerError> {
+        Ok(Outcome::Complete(share.index))
+    }
+
+    async fn reduce(
+        &self,
+        context: &mut Context<'_>,
+        _: &Value,
+        mut inputs: Inputs<u64>,
+    ) -> Result<Outcome<Value>, HandlerError> {
+        let mut sum = 0;
+        while let Some(input) = inputs.next(context).await? {
+            sum += input.output.unwrap_or(0);
+        }
+        Ok(Outcome::Complete(json!(sum)))
+    }
+}
+
+#[tokio::test]
+async fn many_splits_over_two_workers_are_each_counted_once() {
+    let db = TestDb::new().await;
+    let worker = || Worker::builder(db.pool().clone()).handler(Sum).slots(64).build().unwrap();
+    let (one, two) = (Running::start(worker()), Running::start(worker()));
+    let task = enqueue(&db, NewTask::new("sum", json!({})).split_count(5_000)).await;
+    assert_eq!(end_of(&db, task).await.result, Some(json!(4_999 * 5_000 / 2)));
+    let (one, two) = (one.stop().await, two.stop().await);
+    assert_eq!(one.succeeded + two.succeeded, 5_001, "{one} / {two}");
+}
+
+#[tokio::test]
+async fn a_full_type_does_not_delay_another() {
+    let db = TestDb::new().await;
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let held = gate.clone();
+    let slow = act(move |_, _| {
+        let gate = held.clone();
+        Box::pin(async move {
+            let _open = gate.acquire().await?;
+            Ok(Outcome::Complete(Value::Null))
+        })
+    });
+    let worker =
+        Worker::builder(db.pool().clone()).handler(slow).slots(1).handler(Letters).slots(1).build().unwrap();
+    let running = Running::start(worker);
+    let mut blocked = Vec::new();
+    for _ in 0..50 {
+        blocked.push(enqueue(&db, NewTask::new("act", json!({}))).await);
+    }
+    let quick = enqueue(&db, NewTask::new("letters", "quick")).await;
+    assert_eq!(end_of(&db, quick).await.status, TaskStatus::Succeeded);
+    gate.add_permits(1);
+    for task in blocked {
+        assert_eq!(end_of(&db, task).await.status, TaskStatus::Succeeded);
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_panic_is_a_failed_attempt_with_its_message() {
+    let db = TestDb::new().await;
+    let running = start(&db, act(|_, _| Box::pin(async { panic!("the printer is on fire") })));
+    let task = enqueue(&db, NewTask::new("act", json!({})).max_attempts(1)).await;
+    let end = end_of(&db, task).await;
+    assert_eq!(end.status, TaskStatus::Failed);
+    assert_eq!(end.error.unwrap(), json!({ "class": "panic", "message": "the printer is on fire" }));
+    assert_eq!(running.stop().await.failed, 1);
+}
+
+#[tokio::test]
+async fn a_timeout_is_a_failed_attempt_and_frees_the_slot() {
+    let db = TestDb::new().await;
+    let handler = act(|context, _| {
+        let first = context.attempt() == 1;
+        Box::pin(async move {
+            if first {
+                std::future::pending::<()>().await;
+            }
+            Ok(Outcome::Complete(Value::Null))
+        })
+    });
+    let backoff = json!({ "backoff": { "kind": "fixed", "base": 0.05, "jitter": 0 } });
+    client(&db).put_task_type("act", &backoff).await.unwrap();
+    let worker = Worker::builder(db.pool().clone()).handler(handler).slots(1).build().unwrap();
+    let running = Running::start(worker);
+    let task = enqueue(&db, NewTask::new("act", json!({})).timeout(Duration::from_millis(200))).await;
+    assert_eq!(end_of(&db, task).await.status, TaskStatus::Succeeded);
+    let error = first_error(&db, task).await;
+    assert_eq!(error, json!({ "class": "timeout", "message": "timed out after 200ms" }));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn stop_fails_for_good_after_one_attempt() {
+    let db = TestDb::new().await;
+    let running = start(&db, act(|_, _| Box::pin(async { Ok(Outcome::Stop("no such account 7".into())) })));
+    let task = enqueue(&db, NewTask::new("act", json!({}))).await;
+    let end = end_of(&db, task).await;
+    assert_eq!(end.status, TaskStatus::Failed);
+    assert_eq!(end.error.unwrap()["message"], "no such account 7");
+    assert_eq!(scalar::<i32>(db.pool(), "select attempt from divvy.task where id = $1", task).await, 1);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn continue_calls_again_with_its_state_and_uses_no_attempt() {
+    let db = TestDb::new().await;
+    let running = start(
+        &db,
+        act(|context, _| {
+            Box::pin(async move {
+                let pages = context.checkpoint::<u32>()?.unwrap_or(0) + 1;
+                if pages < 5 {
+                    return Ok(Outcome::Continue { state: json!(pages), after: Duration::ZERO });
+                }
+                Ok(Outcome::Complete(
+                    json!({ "pages": pages, "attempt": context.attempt(), "key": context.idempotency_key() }),
+                ))
+            })
+        }),
+    );
+    let task = enqueue(&db, NewTask::new("act", json!({})).max_attempts(1)).await;
+    let result = end_of(&db, task).await.result.unwrap();
+    assert_eq!(result, json!({ "pages": 5, "attempt": 1, "key": format!("{task}.1.1.4") }));
+    assert_eq!(running.stop().await.continued, 4);
+}
+
+#[tokio::test]
+async fn a_checkpoint_outlives_a_failed_attempt() {
+    let db = TestDb::new().await;
+    let backoff = json!({ "backoff": { "kind": "fixed", "base": 0.01, "jitter": 0 } });
+    client(&db).put_task_type("act", &backoff).await.unwrap();
+    let running = start(
+        &db,
+        act(|context, _| {
+            Box::pin(async move {
+                let Some(found) = context.checkpoint::<Value>()? else {
+                    context.save_checkpoint(&json!({ "row": 41 })).await?;
+                    context.progress(0.5).await?;
+                    context.log("warn", "half-way").await?;
+                    return Err(HandlerError::new("connection reset").class("net"));
+                };
+                Ok(Outcome::Complete(json!({ "found": found, "attempt": context.attempt() })))
+            })
+        }),
+    );
+    let task = enqueue(&db, NewTask::new("act", json!({}))).await;
+    assert_eq!(end_of(&db, task).await.result, Some(json!({ "found": { "row": 41 }, "attempt": 2 })));
+    assert_eq!(first_error(&db, task).await, json!({ "class": "net", "message": "connection reset" }));
+    let logged: String =
+        scalar(db.pool(), "select level || ' ' || message from divvy.split_log where split_id = $1", task)
+            .await;
+    assert_eq!(logged, "warn half-way");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_payload_that_does_not_fit_fails_its_own_task_and_says_where() {
+    let db = TestDb::new().await;
+    let running = start(&db, Letters);
+    let odd = enqueue(&db, NewTask::new("letters", json!({ "not": "text" })).max_attempts(1)).await;
+    let good = enqueue(&db, NewTask::new("letters", "good")).await;
+    assert_eq!(end_of(&db, good).await.status, TaskStatus::Succeeded);
+    let error = end_of(&db, odd).await.error.unwrap();
+    assert_eq!(error["class"], "payload");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains(&format!("(task {odd}) does not fit the handler of \"letters\"")), "{message}");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_result_that_cannot_be_stored_fails_its_own_split_alone() {
+    let db = TestDb::new().await;
+    let running = start(
+        &db,
+        act(|_, share| {
+            Box::pin(async move {
+                let text = match share["index"].as_u64() {
+                    Some(3) => "x".repeat(1_100_000),
+                    Some(5) => "nul \0 inside".to_owned(),
+                    _ => "fine".to_owned(),
+                };
+                Ok(Outcome::Complete(json!(text)))
+            })
+        }),
+    );
+    let task =
+        enqueue(&db, NewTask::new("act", json!({})).split_count(20).max_attempts(1).max_failed(2)).await;
+    let end = end_of(&db, task).await;
+    assert_eq!(end.status, TaskStatus::Partial, "{:?}", end.error);
+    let failed: Vec<(i32, String)> = sqlx::query_as(
+        "select split_no, error ->> 'message' from divvy.share where share_of = $1 and state = 'failed' order by split_no",
+    )
+    .bind(task)
+    .fetch_all(db.pool())
+    .await
+    .unwrap();
+    assert_eq!(failed.iter().map(|(no, _)| *no).collect::<Vec<_>>(), [4, 6]);
+    assert!(failed[0].1.contains("result is 1100002, the limit is 1048576"), "{failed:?}");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_failure_whose_text_holds_nul_is_recorded() {
+    let db = TestDb::new().await;
+    let running = start(&db, act(|_, _| Box::pin(async { Err(HandlerError::new("bad byte \0 at 7")) })));
+    let task = enqueue(&db, NewTask::new("act", json!({})).max_attempts(1)).await;
+    assert_eq!(end_of(&db, task).await.error.unwrap()["message"], "bad byte ? at 7");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_poll_only_worker_finds_work_without_being_told() {
+    let db = TestDb::new().await;
+    let worker = Worker::builder(db.pool().clone())
+        .handler(Letters)
+        .poll_only()
+        .poll(Duration::from_millis(20))
+        .build()
+        .unwrap();
+    let running = Running::start(worker);
+    let task = enqueue(&db, NewTask::new("letters", "a b")).await;
+    assert_eq!(end_of(&db, task).await.status, TaskStatus::Succeeded);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn splits_run_side_by_side_up_to_the_slots_and_no_further() {
+    let db = TestDb::new().await;
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (n, m) = (now.clone(), most.clone());
+    let running = start(
+        &db,
+        act(move |_, _| {
+            let (now, most) = (n.clone(), m.clone());
+            Box::pin(async move {
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                tokio::task::yield_now().await;
+                now.fetch_sub(1, Ordering::SeqCst);
+                Ok(Outcome::Complete(Value::Null))
+            })
+        }),
+    );
+    let task = enqueue(&db, NewTask::new("act", json!({})).split_count(400)).await;
+    assert_eq!(end_of(&db, task).await.status, TaskStatus::Succeeded);
+    let most = most.load(Ordering::SeqCst);
+    assert!((1..=4).contains(&most), "{most} at once in four slots");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_worker_with_no_free_slot_still_lets_time_go_on() {
+    let db = TestDb::new().await;
+    let started = Arc::new(tokio::sync::Semaphore::new(0));
+    let tell = started.clone();
+    let busy = act(move |_, _| {
+        tell.add_permits(1);
+        Box::pin(std::future::pending())
+    });
+    let worker = Worker::builder(db.pool().clone()).handler(busy).grace(Duration::ZERO).build().unwrap();
+    let running = Running::start(worker);
+    enqueue(&db, NewTask::new("act", json!({}))).await;
+    started.acquire().await.unwrap().forget();
+    client(&db).put_task_type("later", &json!({})).await.unwrap();
+    let soon = divvy::store::clock::now(db.pool()).await.unwrap() + Duration::from_millis(100);
+    let later = enqueue(&db, NewTask::new("later", json!({})).run_at(soon)).await;
+    until("what was due has been started", async || {
+        client(&db).result(later).await.unwrap().status == TaskStatus::Running
+    })
+    .await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_dropped_worker_leaves_no_handler_running() {
+    let db = TestDb::new().await;
+    let (started, alive) = (Arc::new(tokio::sync::Semaphore::new(0)), Arc::new(()));
+    let (tell, life) = (started.clone(), Arc::downgrade(&alive));
+    let keep = std::sync::Mutex::new(Some(alive));
+    let handler = act(move |_, _| {
+        let mine = keep.lock().unwrap().take();
+        tell.add_permits(1);
+        Box::pin(async move {
+            let _mine = mine;
+            std::future::pending().await
+        })
+    });
+    let worker = Worker::builder(db.pool().clone()).handler(handler).build().unwrap();
+    let run = tokio::spawn(async move { worker.run(tokio_util::sync::CancellationToken::new()).await });
+    enqueue(&db, NewTask::new("act", json!({}))).await;
+    started.acquire().await.unwrap().forget();
+    run.abort();
+    until("the handler's future is gone", async || life.upgrade().is_none()).await;
+}
