@@ -142,6 +142,9 @@ pub struct Exchange {
     pub claimed: Vec<Claimed>,
 }
 
+/// A JSON column that is read into its own types afterwards.
+type RawJson = Option<Json<Box<RawValue>>>;
+
 #[derive(Deserialize)]
 struct Verdict {
     split_id: SplitId,
@@ -158,7 +161,7 @@ pub async fn complete_and_claim(
     ask: &Ask,
 ) -> Result<Exchange> {
     let (splits, tokens, results) = crate::store::complete::columns(finished);
-    let (completed, claimed): (Answer, Answer) = sqlx::query_as(
+    let (completed, claimed): (RawJson, RawJson) = sqlx::query_as(
         "select completed, claimed from divvy.complete_and_claim($1, $2, $3, $4, $5, $6, $7, $8)",
     )
     .bind(ask.worker)
@@ -178,10 +181,7 @@ pub async fn complete_and_claim(
     })
 }
 
-/// An array of JSON objects, not parsed yet.
-type Answer = Option<Json<Box<RawValue>>>;
-
-fn parsed<T: for<'de> Deserialize<'de>>(answer: Answer) -> Result<Vec<T>> {
+fn parsed<T: for<'de> Deserialize<'de>>(answer: RawJson) -> Result<Vec<T>> {
     let Some(Json(raw)) = answer else { return Ok(Vec::new()) };
     serde_json::from_str::<Option<Vec<T>>>(raw.get()).map(Option::unwrap_or_default).map_err(|error| {
         Error::new(
