@@ -81,6 +81,13 @@ enum Command {
     },
 }
 
+impl Command {
+    /// Whether it runs until it is told to stop: such a process says by itself what it does.
+    fn stays(&self) -> bool {
+        matches!(self, Self::Serve(_))
+    }
+}
+
 async fn run(cli: Cli) -> anyhow::Result<()> {
     let global = &cli.global;
     match cli.command {
@@ -98,7 +105,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
 /// The whole program: reads the arguments, runs the command, says what went wrong, and returns the exit code.
 pub async fn main() -> ExitCode {
     let cli = Cli::parse();
-    crate::telemetry::init(cli.global.verbose);
+    crate::telemetry::init(cli.global.verbose.saturating_add(u8::from(cli.command.stays())));
     match run(cli).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
