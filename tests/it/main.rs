@@ -4,6 +4,7 @@ mod support;
 
 mod client;
 mod demo;
+mod docs;
 mod doctor;
 mod embedded;
 mod examples;
