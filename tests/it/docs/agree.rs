@@ -180,8 +180,8 @@ fn signature(span: &str) -> Option<(String, (Vec<String>, usize))> {
 #[tokio::test]
 async fn every_function_that_somebody_may_call_is_listed_with_its_arguments() {
     let db = TestDb::new().await;
-    // Types in SQL are granted theirs when they are declared.
-    sqlx::raw_sql(r#"select divvy.put_task_type('one', '{"handler": {"sql": {"execute": "select 1"}}}')"#)
+    // The role of a type in SQL is granted what it needs when the type is declared.
+    sqlx::raw_sql(r#"select divvy.put_task_type('one', '{"handler": {"sql": {"execute": "select 1", "role": "divvy_reader"}}}')"#)
         .execute(db.pool())
         .await
         .unwrap();
