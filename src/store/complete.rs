@@ -130,7 +130,7 @@ pub async fn release(executor: impl PgExecutor<'_>, split: SplitId, token: Token
     Ok(())
 }
 
-/// `divvy.checkpoint`: saves state that the next attempt is given.
+/// `divvy.checkpoint`: saves state that the next attempt is given, and how far the split is; none leaves either as it is.
 ///
 /// # Errors
 /// LeaseLost, OverLimit.

@@ -15,7 +15,8 @@ use sqlx::PgTransaction;
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::JoinError;
+use tokio_util::task::AbortOnDropHandle;
 
 /// The database takes a split back when its time is over: give up a quarter of the time before that, or a second,
 /// so that the failure on record is ours, with its message.
@@ -31,7 +32,8 @@ pub(super) enum Ended {
 }
 
 type Answer = Result<Outcome<Option<Box<RawValue>>>, HandlerError>;
-type Body = JoinHandle<(Option<PgTransaction<'static>>, Answer)>;
+/// Aborted when this is dropped, so a dropped worker leaves no handler running.
+type Body = AbortOnDropHandle<(Option<PgTransaction<'static>>, Answer)>;
 
 /// Why a body was not waited for.
 enum Cut {
@@ -101,10 +103,10 @@ impl Execution {
         let mut context =
             Context::new(self.split.clone(), self.held.cancel.clone(), self.signals.stop.clone(), door);
         let handler = self.handler.clone();
-        tokio::spawn(async move {
+        AbortOnDropHandle::new(tokio::spawn(async move {
             let answer = handler.run(&mut context).await;
             (context.into_transaction(), answer)
-        })
+        }))
     }
 
     /// A handler that ignores the loss of its lease is ended after the grace: its work counts for nothing.
@@ -175,7 +177,7 @@ impl Execution {
     }
 
     async fn settle_failure(&self, class: &str, message: &str) -> Settled {
-        let error = error_json(class, message);
+        let error = error_json(Some(class), message);
         self.warn_of(&error);
         self.settle(Settlement::Fail { error, retry: true, retry_in: None }).await
     }
