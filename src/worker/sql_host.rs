@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How often to try a role again that could not be used.
-const TRY_ROLES_EVERY: Duration = Duration::from_secs(10);
+const TRY_ROLES_EVERY: Duration = Duration::from_secs(3);
 
 /// Most connections of one role.
 const ROLE_CONNECTIONS_MAX: usize = 20;
