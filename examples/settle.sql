@@ -1,7 +1,8 @@
--- A batch job without a line of Rust: a type whose three steps are SQL. Run it, then `divvy serve`:
+-- A batch job without a line of Rust: a type whose three steps are SQL.
 --
---   divvy db psql -- -f examples/settle.sql
---   divvy serve
+--   divvy db psql -- --quiet --file examples/settle.sql
+--   divvy serve                                               in another terminal
+--   divvy enqueue settle --payload '{"size": 100}' --wait
 
 -- What the job works on: a thousand invoices that nobody has settled yet.
 create table if not exists invoice (
@@ -18,11 +19,9 @@ on conflict do nothing;
 -- Each statement runs in the transaction that completes its split: an invoice is settled exactly once.
 select divvy.put_task_type('settle', $type$ {
     "handler": {"sql": {
-        "split": "select jsonb_build_object('lo', lo, 'hi', lo + ($1->>'size')::int) from generate_series(1, 1000, ($1->>'size')::int) lo",
+        "split": "select jsonb_build_object('lo', lo, 'hi', lo + size) from (select ($1->>'size')::int as size) p, generate_series(1, 1000, size) lo",
         "execute": "with settled as (update invoice set settled_at = now() where id >= ($2->>'lo')::int and id < ($2->>'hi')::int and settled_at is null returning cents) select jsonb_build_object('invoices', count(*), 'cents', sum(cents)) from settled",
         "reduce": "select jsonb_build_object('invoices', sum((result->>'invoices')::int), 'cents', sum((result->>'cents')::int)) from divvy.results()",
         "statement_timeout": "10 s"
     }}
 } $type$);
-
-insert into divvy.task (task_type, payload) values ('settle', '{"size": 100}');

@@ -1,9 +1,9 @@
 //! The fenced blocks of a Markdown file, with what is said about them.
 //!
 //! A block of `sh`, `sql` or `rust` is run, unless an HTML comment right before it says why it is not:
-//! `<!-- not run: reason -->`. Two more comments change how: `<!-- in the background -->` and
-//! `<!-- repeated until it is so -->`. What a block shows is in a `text` block right after it, or in comments
-//! `-- → line` and `# → line`; `…` stands for anything.
+//! `<!-- not run: reason -->`. `<!-- in the background -->` lets it run beside the others, until the last has ended.
+//! What a block shows is in a `text` block right after it, or in comments `-- → line` and `# → line`; `…` stands
+//! for anything.
 
 /// What may be written after the three backticks.
 const LANGUAGES: [&str; 7] = ["sh", "sql", "rust", "text", "mermaid", "json", "toml"];
@@ -29,7 +29,6 @@ pub enum Manner {
     Once,
     NotAtAll,
     InTheBackground,
-    UntilItIsSo,
 }
 
 impl Block {
@@ -89,7 +88,6 @@ fn manner(comment: &str, place: &str) -> Manner {
     let comment = comment.strip_suffix("-->").unwrap_or_else(|| panic!("{place}: the comment is one line"));
     match comment.trim() {
         "in the background" => Manner::InTheBackground,
-        "repeated until it is so" => Manner::UntilItIsSo,
         other => {
             let reason = other.strip_prefix("not run: ").unwrap_or_default();
             assert!(reason.len() > 10, "{place}: a block that is not run says why, not {other:?}");
@@ -98,11 +96,12 @@ fn manner(comment: &str, place: &str) -> Manner {
     }
 }
 
-/// Whether the output is what is shown, line by line; empty lines and spaces at the ends don't count.
+/// Whether the output is what is shown, line by line; empty lines and the number of spaces don't count.
 pub fn is_shown(shown: &[String], output: &str) -> bool {
-    let shown: Vec<&str> = shown.iter().map(|line| line.trim()).filter(|line| !line.is_empty()).collect();
-    let output: Vec<&str> = output.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    shown.len() == output.len() && shown.iter().zip(output).all(|(shown, line)| matches(shown, line))
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let shown: Vec<String> = shown.iter().map(|line| words(line)).filter(|line| !line.is_empty()).collect();
+    let output: Vec<String> = output.lines().map(words).filter(|line| !line.is_empty()).collect();
+    shown.len() == output.len() && shown.iter().zip(&output).all(|(shown, line)| matches(shown, line))
 }
 
 /// `…` stands for anything.

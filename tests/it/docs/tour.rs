@@ -3,7 +3,6 @@
 use super::blocks::{Block, Manner, is_shown};
 use crate::support::db::TestDb;
 use crate::support::program::postgres_program;
-use crate::support::race::until;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -50,25 +49,10 @@ impl Tour {
                     let (fine, told) = self.run(&block).await;
                     assert!(fine, "{}: {told}", block.place);
                 }
-                Manner::UntilItIsSo => {
-                    let mut last = String::new();
-                    let what = format!("{} shows what it says", block.place);
-                    until(&what, async || {
-                        let (fine, told) = self.run(&block).await;
-                        last = told;
-                        fine
-                    })
-                    .await;
-                }
             }
         }
-        for (place, mut child) in self.background {
-            assert_eq!(child.try_wait().expect("asking for it"), None, "{place} ended early");
-            let id = child.id().expect("it runs");
-            let pid = rustix::process::Pid::from_raw(id.cast_signed()).expect("a process id");
-            rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("stopping it");
-            let status = timeout(BLOCK_MAX, child.wait()).await.expect("it stops").expect("waiting for it");
-            assert!(status.success(), "{place} ended with {status}");
+        for (place, child) in std::mem::take(&mut self.background) {
+            self.end(&place, child).await;
         }
     }
 
@@ -118,9 +102,26 @@ impl Tour {
     }
 
     fn begin(&mut self, block: &Block) {
+        let told = self.told(&block.place);
+        let stderr = fs::File::create(told).expect("a file for what it says");
         let mut shell = self.shell(&format!("exec {}", block.text));
-        let child = shell.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().expect("sh");
+        let child = shell.stdout(Stdio::null()).stderr(stderr).spawn().expect("sh");
         self.background.push((block.place.clone(), child));
+    }
+
+    /// Where it is kept what a block in the background says.
+    fn told(&self, place: &str) -> PathBuf {
+        self.folder.path().join(place.replace(['/', ':'], "-"))
+    }
+
+    async fn end(&self, place: &str, mut child: Child) {
+        let told = || fs::read_to_string(self.told(place)).unwrap_or_default();
+        assert_eq!(child.try_wait().expect("asking for it"), None, "{place} ended early: {}", told());
+        let id = child.id().expect("it runs");
+        let pid = rustix::process::Pid::from_raw(id.cast_signed()).expect("a process id");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("stopping it");
+        let status = timeout(BLOCK_MAX, child.wait()).await.expect("it stops").expect("waiting for it");
+        assert!(status.success(), "{place} ended with {status}: {}", told());
     }
 
     /// One psql for each block, fed as if pasted.
