@@ -148,7 +148,7 @@ declare
     v_fired int := 0;
 begin
     update divvy.schedule p set status = 'active', paused_until = null, reason = null
-    where p.status = 'paused' and p.paused_until <= v_now;
+    where p.id = any (array(select d.id from divvy.schedule d where d.status = 'paused' and d.paused_until <= v_now for update skip locked));
     for s in select * from divvy.schedule d where d.status = 'active' and d.next_fire_at <= v_now
         order by d.next_fire_at limit fire_due.max for update skip locked
     loop

@@ -236,6 +236,25 @@ async fn stop_and_reset_ask_before_they_take_the_server_from_others() {
     end(user);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_in_psql_cancels_the_query_and_keeps_the_server() {
+    let home = Home::new();
+    let mut command =
+        home.divvy(&["db", "psql", "--", "-XAtq", "-c", "select pg_sleep(600)", "-c", "select 'still here'"]);
+    // A terminal sends Ctrl-C to everyone in the foreground: here, to a process group of their own.
+    let psql = command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn().unwrap();
+    home.until_sleeping("1").await;
+    let server = home.server_pid().unwrap();
+    let group = rustix::process::Pid::from_raw(i32::try_from(psql.id()).unwrap()).unwrap();
+    rustix::process::kill_process_group(group, rustix::process::Signal::INT).unwrap();
+    let output = psql.wait_with_output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("canceling statement due to user request"));
+    // divvy saw psql to its end, so the server was stopped properly, not killed by the signal.
+    home.until_gone().await;
+    let log = fs::read_to_string(home.root().join("postgres.log")).unwrap();
+    assert!(log.contains("database system is shut down"), "server {server}: {log}");
+}
+
 #[test]
 fn stop_and_reset_leave_a_given_database_alone() {
     for verb in ["stop", "reset"] {

@@ -4,6 +4,7 @@ mod refusals;
 
 use crate::support::db::TestDb;
 use crate::support::program::{divvy, divvy_on, ok, postgres_program, said};
+use crate::support::race::until;
 use divvy::store::migrate::{self, MIGRATIONS, RULES, Status};
 use sqlx::Executor;
 use std::fs;
@@ -114,6 +115,28 @@ async fn rules_that_differ_are_replaced_and_tables_are_not() {
     let report = migrate::migrate(db.options()).await.unwrap();
     assert!(report.rules_changed && report.applied.is_empty());
     assert_same(&schema_of(&db), &schema);
+}
+
+#[tokio::test]
+async fn a_busy_view_delays_a_migration_and_does_not_fail_it() {
+    let db = TestDb::new().await;
+    db.pool().execute("update divvy.protocol_source set checksum = 'of other rules'").await.unwrap();
+    let mut reader = db.connect().await;
+    reader.execute("begin; select count(*) from divvy.task_overview").await.unwrap();
+    let options = db.options().clone();
+    let migration = tokio::spawn(async move { migrate::migrate(&options).await });
+    until("the migration waits for the reader", async || {
+        sqlx::query_scalar(
+            "select exists (select from pg_stat_activity where datname = current_database()
+                            and application_name = 'divvy migrate' and wait_event_type = 'Lock')",
+        )
+        .fetch_one(db.pool())
+        .await
+        .unwrap()
+    })
+    .await;
+    reader.execute("commit").await.unwrap();
+    assert!(migration.await.unwrap().unwrap().rules_changed);
 }
 
 #[tokio::test]
