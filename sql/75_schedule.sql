@@ -127,16 +127,21 @@ $$;
 
 -- The first moment after p_after, of the kinds that SQL can compute; null: there is none, or cron has to say.
 create or replace function divvy.next_moment(s divvy.schedule, p_after timestamptz) returns timestamptz
-language sql stable as $$
-    select m.at from (select case
-            when s.steps is not null then (select min(s.created_at + o) from unnest(s.steps) o
-                -- an offset of zero is due at creation, where nothing was decided yet
-                where s.created_at + o > p_after or (s.created_at + o = p_after and s.fired_through is null and s.runs = 0))
-            when s.run_at is not null then case when s.fired_through is null then s.run_at end
-            when s.every is not null then divvy.next_beat(s.every, coalesce(s.starts_at, s.created_at), p_after)
-        end as at) m
-    where s.ends_at is null or m.at < s.ends_at
-$$;
+language plpgsql stable as $$
+declare
+    v_at timestamptz;
+begin
+    if s.steps is not null then
+        select min(s.created_at + o) into v_at from unnest(s.steps) o
+        -- an offset of zero is due at creation, where nothing was decided yet
+        where s.created_at + o > p_after or (s.created_at + o = p_after and s.fired_through is null and s.runs = 0);
+    elsif s.run_at is not null and s.fired_through is null then
+        v_at := s.run_at;
+    elsif s.every is not null then
+        v_at := divvy.next_beat(s.every, coalesce(s.starts_at, s.created_at), p_after);
+    end if;
+    return case when s.ends_at is null or v_at < s.ends_at then v_at end;
+end $$;
 
 -- Fires every schedule whose moment has come: a ledger row and a task for the latest due moment, ledger rows for the missed
 -- ones before it. A schedule that can't fire (say, a payload its type refuses) does not keep others from it. Returns how many fired.
@@ -227,11 +232,12 @@ end $$;
 
 create or replace function divvy.decide_moment(s divvy.schedule, p_at timestamptz, p_outcome text, p_task bigint, p_reason text, p_now timestamptz,
     p_kind text default 'rule') returns void
-language sql as $$
+language plpgsql as $$
+begin
     insert into divvy.schedule_fire (schedule_id, fire_at, kind, outcome, task_id, reason, late, at)
     values (s.id, p_at, p_kind, p_outcome, p_task, p_reason, greatest(p_now - p_at, interval '0'), p_now)
-    on conflict do nothing
-$$;
+    on conflict do nothing;
+end $$;
 
 -- The schedule goes on to its next moment; without one it is done. Cron waits for its planner.
 create or replace function divvy.advance_schedule(s divvy.schedule, p_at timestamptz, p_runs int, p_task bigint) returns void

@@ -27,6 +27,7 @@ pub mod workers;
 use crate::store::sqlstate;
 use crate::{Error, ErrorKind, config};
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -146,6 +147,15 @@ pub async fn main() -> ExitCode {
 /// The command line's description, for completions and for tests that compare papers with it.
 pub fn command() -> clap::Command {
     Cli::command()
+}
+
+/// Prints data. A reader that has gone (`divvy … | head`) has seen what it wanted.
+pub(crate) fn print(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(gone) if gone.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
 }
 
 /// The error and its causes, as far as a cause says something new.
