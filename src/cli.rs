@@ -158,11 +158,16 @@ pub(crate) fn print(text: &str) -> std::io::Result<()> {
     }
 }
 
-/// The error and its causes, as far as a cause says something new.
+/// The error and its causes, as far as a cause says something new, with the code of the protocol.
 fn told(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
+    let mut ours_seen = error.is::<Error>();
     for cause in error.chain().skip(1) {
-        // A database error is often already told, in our words, by the error that it caused.
+        // What the driver says, our error has said in our words.
+        if ours_seen && cause.is::<sqlx::Error>() {
+            break;
+        }
+        ours_seen |= cause.is::<Error>();
         let cause = cause.to_string();
         let core = cause.rsplit(": ").next().unwrap_or_default();
         if !text.contains(core) {
@@ -211,6 +216,14 @@ mod tests {
         let error =
             anyhow::anyhow!("connection refused").context("cannot reach Postgres: connection refused");
         assert_eq!(told(&error), "cannot reach Postgres: connection refused");
+        let refused = Error::from(sqlx::Error::RowNotFound);
+        let words = refused.to_string();
+        assert_eq!(
+            told(&anyhow::Error::from(refused).context("cannot look")),
+            format!("cannot look: {words}")
+        );
+        let unknown = Error::new(ErrorKind::NotFound, "there is no task 7");
+        assert_eq!(told(&unknown.into()), "there is no task 7 (DV011)");
         assert_eq!(told(&anyhow::anyhow!("disk full").context("cannot lock")), "cannot lock: disk full");
     }
 }

@@ -18,6 +18,12 @@ use std::io::{ErrorKind, IsTerminal, Write};
 /// Columns of a terminal that does not say how wide it is.
 const WIDTH_DEFAULT: usize = 80;
 
+/// Between two columns.
+const GAP: usize = GAP_COLUMNS as usize;
+const GAP_COLUMNS: u16 = 2;
+/// A column of text is never made narrower.
+const COLUMN_LEAST: usize = 10;
+
 /// The keys of ids: JSON gives them as strings, because readers in other languages round large numbers.
 const ID_KEYS: [&str; 10] = [
     "task_id",
@@ -193,17 +199,11 @@ impl Table {
         let has_notes =
             self.note.is_some() && (width.is_none() || self.rows.iter().any(|row| !row.1.is_empty()));
         let widest = self.rows.iter().map(|row| row.1.chars().count()).max().unwrap_or_default();
-        let mut grid = self.grid(false, colours);
-        let used: usize =
-            grid.column_max_content_widths().iter().map(|column| usize::from(*column) + 2).sum();
-        let beneath = has_notes && width.is_some_and(|width| used + widest > width && used <= width + 2);
-        if has_notes && !beneath {
-            grid = self.grid(true, colours);
+        let beneath = has_notes && width.is_some_and(|width| self.width() + GAP + widest > width);
+        if let Some(width) = width.filter(|_| beneath || !has_notes) {
+            self.shrink(width);
         }
-        if width.is_some_and(|width| !beneath && used > width + 2) {
-            grid.set_content_arrangement(ContentArrangement::Dynamic);
-            grid.set_width(u16::try_from(width.unwrap_or(WIDTH_DEFAULT)).unwrap_or(u16::MAX));
-        }
+        let grid = self.grid(has_notes && !beneath, colours);
         let mut text = String::new();
         for (index, line) in grid.lines().enumerate() {
             _ = writeln!(text, "{}", line.trim_end());
@@ -239,12 +239,34 @@ impl Table {
             grid.add_row(cells.collect::<Vec<_>>());
         }
         for (index, column) in grid.column_iter_mut().enumerate() {
-            column.set_padding((0, 2));
+            column.set_padding((0, GAP_COLUMNS));
             if self.header.get(index).is_some_and(|name| self.right.contains(name)) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
         grid
+    }
+
+    fn width(&self) -> usize {
+        let columns = self.grid(false, false).column_max_content_widths();
+        columns.iter().map(|column| usize::from(*column) + GAP).sum::<usize>().saturating_sub(GAP)
+    }
+
+    /// Shortens the widest columns of text until a row fits on a line.
+    fn shrink(&mut self, width: usize) {
+        for _ in 0..self.header.len() {
+            let excess = self.width().saturating_sub(width);
+            let columns = self.grid(false, false).column_max_content_widths();
+            let text = |index: &usize| !self.right.contains(&self.header[*index]);
+            let Some(widest) = (0..columns.len()).filter(text).max_by_key(|index| columns[*index]) else {
+                return;
+            };
+            let room = usize::from(columns[widest]).saturating_sub(excess).max(COLUMN_LEAST);
+            if excess == 0 || usize::from(columns[widest]) <= room {
+                return;
+            }
+            self.rows.iter_mut().for_each(|(cells, _)| cells[widest] = short(&cells[widest], room));
+        }
     }
 
     fn drop_empty_columns(&mut self) {
@@ -291,6 +313,16 @@ mod tests {
             "ID    STATUS   SPLITS\n7     failed       12\n  the file is missing\n1042  running       4\n"
         );
         assert!(table().text(Some(80), true).contains("\u{1b}["));
+    }
+
+    #[test]
+    fn on_a_narrow_terminal_the_widest_text_is_shortened_and_nothing_wraps() {
+        let mut table = Table::new(["NAME", "RULE", "RUNS"]).right(&["RUNS"]);
+        table.row(["nightly".into(), "0 4 * * MON-FRI Europe/Berlin".into(), "7".into()], None);
+        assert_eq!(
+            table.text(Some(34), false),
+            "NAME     RULE                 RUNS\nnightly  0 4 * * MON-FRI Eu…     7\n"
+        );
     }
 
     #[test]

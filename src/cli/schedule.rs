@@ -12,6 +12,9 @@ use clap::Subcommand;
 use serde_json::json;
 use sqlx::PgPool;
 
+/// How much of a stepped rule a list shows.
+const STEPS_CHARS: usize = 24;
+
 /// Arguments of `divvy schedule`.
 #[derive(clap::Args)]
 pub struct Args {
@@ -157,14 +160,16 @@ async fn list(pool: &PgPool, all: bool, as_json: bool) -> anyhow::Result<()> {
     rows.iter().for_each(|row| add(&mut table, row, now));
     table.print("there is no schedule")?;
     if ended > 0 {
-        output::say(&format!("{ended} more have ended: --all shows them"));
+        output::say(&format!("not shown: {ended} that ended (--all)"));
     }
     Ok(())
 }
 
 fn add(table: &mut output::Table, row: &ScheduleRow, now: DateTime<Utc>) {
     let until = row.paused_until.map(|at| format!("resumes {}", output::ago(at, now)));
-    let note = row.reason.clone().or(until);
+    let unplanned = row.status == "active" && row.kind == "cron" && row.next_fire_at.is_none();
+    let unplanned = unplanned.then(|| "waits for a leader to plan it".to_owned());
+    let note = row.reason.clone().or(until).or(unplanned);
     let cells = [
         row.name.clone().unwrap_or_default(),
         row.task_type.clone(),
@@ -180,12 +185,24 @@ fn add(table: &mut output::Table, row: &ScheduleRow, now: DateTime<Utc>) {
 /// The rule as one would say it.
 fn words(row: &ScheduleRow) -> String {
     let rule = row.rule.as_deref().unwrap_or_default();
+    let spans = || rule.split(", ").map(interval).collect::<Vec<_>>().join(",");
     match row.kind.as_str() {
         "cron" if row.timezone == "UTC" => rule.to_owned(),
         "cron" => format!("{rule} {}", row.timezone),
-        "every" => format!("every {rule}"),
+        "every" => format!("every {}", spans()),
         "timed" => "once".to_owned(),
-        _ => format!("steps {rule}"),
+        _ => format!("steps {}", output::short(&spans(), STEPS_CHARS)),
+    }
+}
+
+/// An interval as people write it, where Postgres says it in hours, minutes and seconds.
+fn interval(text: &str) -> String {
+    let parts: Option<Vec<i64>> = text.split(':').map(|part| part.parse().ok()).collect();
+    match parts.as_deref() {
+        Some([hours, minutes, seconds]) => {
+            output::span(TimeDelta::seconds(hours * 3_600 + minutes * 60 + seconds)).replace(' ', "")
+        }
+        _ => text.to_owned(),
     }
 }
 

@@ -146,7 +146,10 @@ async fn list(pool: &PgPool, args: &List, as_json: bool) -> anyhow::Result<()> {
 fn add(table: &mut output::Table, row: &TaskRow, now: DateTime<Utc>) {
     let status =
         if row.paused && !row.status.is_final() { "paused".to_owned() } else { row.status.to_string() };
-    let waits = row.run_at.filter(|at| *at > now).map(|at| format!("runs {}", output::ago(at, now)));
+    let waits = row
+        .run_at
+        .filter(|at| *at > now && !row.status.is_final())
+        .map(|at| format!("runs {}", output::ago(at, now)));
     let note = row.error.clone().or_else(|| waits.or_else(|| row.reason.clone()));
     let cells = [
         row.task_id.to_string(),
@@ -210,6 +213,7 @@ async fn redrive(pool: &PgPool, args: &Redrive, as_json: bool) -> anyhow::Result
         return output::json(&json!({ "task_id": args.id.to_string(), "reopened": opened }));
     }
     output::line(&opened.to_string())?;
-    output::say(&format!("task {}: {opened} of its splits are open again", args.id));
+    let what = if opened == 1 { "split is" } else { "splits are" };
+    output::say(&format!("task {}: {opened} {what} open again", args.id));
     Ok(())
 }

@@ -11,6 +11,9 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
+/// The steps of a task.
+const STEPS: [&str; 3] = ["split", "execute", "reduce"];
+
 /// Arguments of `divvy type`.
 #[derive(clap::Args)]
 pub struct Args {
@@ -63,7 +66,7 @@ enum Action {
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     // What is typed wrongly is told before a database is looked for.
     let given = match &args.action {
-        Action::Put { options, .. } => Some(args::json("the type's options", options)?),
+        Action::Put { options, .. } => Some(args::json("OPTIONS", options)?),
         _ => None,
     };
     let until = match &args.action {
@@ -124,7 +127,6 @@ async fn list(pool: &PgPool, as_json: bool) -> anyhow::Result<()> {
     for row in &rows {
         let cells = [
             row.task_type.clone(),
-            steps(row),
             status(row).to_owned(),
             row.ready.to_string(),
             row.running.to_string(),
@@ -143,9 +145,10 @@ fn seconds_of(seconds: f64) -> TimeDelta {
 }
 
 fn steps(row: &TypeRow) -> String {
-    let steps = [(row.plan == Some(true), "split"), (true, "execute"), (row.reduce == Some(true), "reduce")];
-    let there: Vec<&str> = steps.iter().filter(|(there, _)| *there).map(|(_, step)| *step).collect();
-    if row.declared { there.join(" ") } else { String::new() }
+    let there = [row.plan == Some(true), true, row.reduce == Some(true)];
+    let steps: Vec<&str> =
+        STEPS.iter().zip(there).filter(|(_, there)| *there).map(|(step, _)| *step).collect();
+    steps.join(", ")
 }
 
 fn status(row: &TypeRow) -> &'static str {
@@ -208,7 +211,17 @@ fn declared(fields: &mut Fields, declaration: &TypeDetail) {
     for (name, value) in declaration.options.as_object().into_iter().flatten() {
         match value {
             Value::String(text) => fields.add(name, text),
+            Value::Object(handler) if name == "handler" && handler.contains_key("sql") => continue,
             other => fields.json(name, Some(other)),
         };
+    }
+    let sql = &declaration.options["handler"]["sql"];
+    for (name, value) in
+        sql.as_object().into_iter().flatten().filter(|(name, _)| !STEPS.contains(&name.as_str()))
+    {
+        fields.add(&format!("sql {name}"), value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+    }
+    for (step, statement) in STEPS.iter().filter_map(|step| Some((step, sql[step].as_str()?))) {
+        fields.heading(&format!("{} IN SQL", step.to_uppercase())).text(statement);
     }
 }

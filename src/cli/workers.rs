@@ -9,6 +9,11 @@ use clap::Subcommand;
 use serde_json::json;
 use sqlx::PgPool;
 
+/// How much of an id a terminal shows.
+const ID_END: usize = 12;
+/// Less of an id means nobody.
+const ID_LEAST: usize = 4;
+
 /// Arguments of `divvy workers`.
 #[derive(clap::Args)]
 pub struct Args {
@@ -26,17 +31,17 @@ enum Action {
     },
     /// Claim nothing more, finish what runs, stay
     Quiet {
-        /// Its name, its id, or how its id begins
+        /// Its name, its id, or how its id ends
         worker: String,
     },
     /// Stop gracefully
     Terminate {
-        /// Its name, its id, or how its id begins
+        /// Its name, its id, or how its id ends
         worker: String,
     },
     /// Work again after a quiet
     Run {
-        /// Its name, its id, or how its id begins
+        /// Its name, its id, or how its id ends
         worker: String,
     },
 }
@@ -72,7 +77,7 @@ async fn list(pool: &PgPool, all: bool, as_json: bool) -> anyhow::Result<()> {
         .note("TYPES");
     for row in &rows {
         let cells = [
-            row.worker.to_string(),
+            id_of(row),
             row.name.clone(),
             status(row).to_owned(),
             row.leased.to_string(),
@@ -84,9 +89,15 @@ async fn list(pool: &PgPool, all: bool, as_json: bool) -> anyhow::Result<()> {
     }
     table.print("no worker is here")?;
     if gone > 0 {
-        output::say(&format!("{gone} more have not been seen for a minute: --all shows them"));
+        output::say(&format!("not shown: {gone} not seen for a minute (--all)"));
     }
     Ok(())
+}
+
+/// Ids begin with the time, so on a terminal the end tells more.
+fn id_of(row: &WorkerRow) -> String {
+    let id = row.worker.to_string();
+    if output::width().is_some() { id[id.len() - ID_END..].to_owned() } else { id }
 }
 
 fn status(row: &WorkerRow) -> &str {

@@ -55,9 +55,7 @@ impl Fields {
         let pretty = serde_json::to_string_pretty(value).unwrap_or(line);
         let shown = short(&pretty, VALUE_MAX);
         _ = writeln!(self.text, "{name}");
-        for line in shown.lines() {
-            _ = writeln!(self.text, "  {}", line.trim_end());
-        }
+        self.text(&shown);
         if shown.len() < pretty.len() {
             _ = writeln!(self.text, "  ({} bytes; --json shows all)", pretty.len());
         }
@@ -67,6 +65,16 @@ impl Fields {
     /// An empty line and a heading.
     pub fn heading(&mut self, text: &str) -> &mut Self {
         _ = writeln!(self.text, "\n{text}");
+        self
+    }
+
+    /// A stored text, a line a line.
+    pub fn text(&mut self, text: &str) -> &mut Self {
+        for line in text.lines() {
+            // Indentation is part of the text; other control characters are not.
+            let begin = line.len() - line.trim_start().len();
+            _ = writeln!(self.text, "  {}{}", " ".repeat(begin), clean(line.trim()));
+        }
         self
     }
 

@@ -26,7 +26,8 @@ pub fn span(delta: TimeDelta) -> String {
     };
     match milliseconds {
         0..1_000 => format!("{milliseconds}ms"),
-        1_000..60_000 => format!("{}.{}s", seconds, milliseconds % 1_000 / 100),
+        1_000..60_000 if milliseconds % 1_000 < 100 => format!("{seconds}s"),
+        1_000..60_000 => format!("{seconds}.{}s", milliseconds % 1_000 / 100),
         60_000..3_600_000 => two(minutes, "m", seconds % 60, "s"),
         3_600_000..86_400_000 => two(hours, "h", minutes % 60, "m"),
         _ => two(days, "d", hours % 24, "h"),
@@ -51,8 +52,9 @@ mod tests {
     #[test]
     fn spans_have_the_unit_that_people_would_use() {
         let of = |milliseconds| span(TimeDelta::milliseconds(milliseconds));
-        let texts = [of(850), of(12_345), of(250_000), of(7_200_000), of(7_500_000), of(273_600_000)];
-        assert_eq!(texts, ["850ms", "12.3s", "4m 10s", "2h", "2h 5m", "3d 4h"]);
+        let texts =
+            [of(850), of(3_000), of(12_345), of(250_000), of(7_200_000), of(7_500_000), of(273_600_000)];
+        assert_eq!(texts, ["850ms", "3s", "12.3s", "4m 10s", "2h", "2h 5m", "3d 4h"]);
         assert_eq!(of(-5), "0ms");
     }
 
