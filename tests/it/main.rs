@@ -7,6 +7,7 @@ mod claim;
 mod client;
 mod dedupe;
 mod demo;
+mod docs;
 mod doctor;
 mod embedded;
 mod enqueue;
