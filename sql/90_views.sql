@@ -74,7 +74,11 @@ create or replace view divvy.worker_overview as
 select w.id as worker, w.name, w.task_types, w.slots, w.command, w.registered_at, w.seen_at, w.seen_at > divvy.clock() - interval '1 min' as alive,
     coalesce(l.splits, 0) as leased, l.lease_until, w.meta
 from divvy.worker w
-left join (select worker, sum(cardinality(split_ids)) as splits, max(lease_until) as lease_until from divvy.lease group by worker) l on l.worker = w.id;
+-- A lease keeps the ids of splits that have ended since: those that run are counted.
+left join (select e.worker, count(u.id) as splits, max(e.lease_until) as lease_until
+    from divvy.lease e cross join unnest(e.split_ids) as i (id)
+    left join divvy.unit u on u.id = i.id and u.token = e.token and u.state = 'running'
+    group by e.worker) l on l.worker = w.id;
 
 create or replace view divvy.schedule_overview as
 select s.id as schedule_id, s.name, s.task_type, s.status::text as status, s.reason, s.paused_until,

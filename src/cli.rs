@@ -5,16 +5,29 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 75 not now (the same call may succeed later).
 
+pub mod args;
+pub mod completions;
 pub mod database;
 pub mod db;
 pub mod demo;
 pub mod doctor;
+pub mod enqueue;
+pub mod follow;
 pub mod migrate;
+pub mod output;
+pub mod schedule;
 pub mod serve;
+pub mod split;
+pub mod task;
+pub mod task_type;
 pub mod tick;
+pub mod worker;
+pub mod workers;
 
+use crate::store::sqlstate;
 use crate::{Error, ErrorKind, config};
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -63,12 +76,28 @@ enum Command {
     Migrate(migrate::Args),
     /// Serve HTTP, lead, and run the types written in SQL
     Serve(serve::Args),
+    /// Make a task
+    Enqueue(enqueue::Args),
+    /// Tasks: list, show, wait for, follow, cancel and redrive them
+    Task(task::Args),
+    /// Splits: list and show them, set one aside
+    Split(split::Args),
+    /// Task types: list, show, declare, pause and resume them
+    Type(task_type::Args),
+    /// Schedules: list, put, preview, trigger, pause, resume and cancel them
+    Schedule(schedule::Args),
+    /// Run the types written in SQL, and lead; like serve, without HTTP
+    Worker(worker::Args),
+    /// Workers: list them, and tell one to be quiet or to stop
+    Workers(workers::Args),
     /// Do every duty once: fire, promote, reclaim, reduce check, prune
     Tick(tick::Args),
     /// Say whether divvy can work here, and what to do where it can't
     Doctor(doctor::Args),
     /// The embedded Postgres: its address, a psql in it, stopping and resetting it
     Db(db::Args),
+    /// Print the completions of a shell
+    Completions(completions::Args),
     /// (internal) Stop the embedded Postgres when its last user is gone
     #[command(name = "embedded-watchdog", hide = true)]
     Watchdog {
@@ -80,6 +109,13 @@ enum Command {
     },
 }
 
+impl Command {
+    /// Whether it runs until it is told to stop: such a process says by itself what it does.
+    fn stays(&self) -> bool {
+        matches!(self, Self::Serve(_))
+    }
+}
+
 async fn run(cli: Cli) -> anyhow::Result<()> {
     let global = &cli.global;
     match cli.command {
@@ -87,9 +123,17 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::DemoWorker => demo::work(global).await,
         Command::Migrate(args) => migrate::run(args, global).await,
         Command::Serve(args) => serve::run(args, global).await,
+        Command::Enqueue(args) => enqueue::run(args, global).await,
+        Command::Task(args) => task::run(args, global).await,
+        Command::Split(args) => split::run(args, global).await,
+        Command::Type(args) => task_type::run(args, global).await,
+        Command::Schedule(args) => schedule::run(args, global).await,
+        Command::Worker(args) => worker::run(args, global).await,
+        Command::Workers(args) => workers::run(args, global).await,
         Command::Tick(args) => tick::run(args, global).await,
         Command::Doctor(args) => doctor::run(args, global).await,
         Command::Db(args) => db::run(args, global).await,
+        Command::Completions(args) => completions::run(&args),
         Command::Watchdog { root, discard } => Ok(crate::embedded::watch(&root, discard).await?),
     }
 }
@@ -97,7 +141,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
 /// The whole program: reads the arguments, runs the command, says what went wrong, and returns the exit code.
 pub async fn main() -> ExitCode {
     let cli = Cli::parse();
-    crate::telemetry::init(cli.global.verbose);
+    crate::telemetry::init(cli.global.verbose.saturating_add(u8::from(cli.command.stays())));
     match run(cli).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -112,26 +156,48 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
-/// The error and its causes, as far as a cause says something new.
+/// Prints data. A reader that has gone (`divvy … | head`) has seen what it wanted.
+pub(crate) fn print(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(gone) if gone.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+/// The error and its causes, as far as a cause says something new, with the code of the protocol.
 fn told(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
+    let mut ours_seen = error.is::<Error>();
     for cause in error.chain().skip(1) {
-        // A database error is often already told, in our words, by the error that it caused.
+        // What the driver says, our error has said in our words.
+        if ours_seen && cause.is::<sqlx::Error>() {
+            break;
+        }
+        ours_seen |= cause.is::<Error>();
         let cause = cause.to_string();
         let core = cause.rsplit(": ").next().unwrap_or_default();
         if !text.contains(core) {
             text = format!("{text}: {cause}");
         }
     }
-    text
+    match ours(error).and_then(|error| sqlstate::code_of(error.kind())) {
+        Some(code) if !text.contains(code) => format!("{text} ({code})"),
+        _ => text,
+    }
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
-    match error.chain().find_map(|cause| cause.downcast_ref::<Error>()).map(Error::kind) {
-        Some(ErrorKind::Busy) => 75,
-        Some(ErrorKind::Config) => 2,
+    match ours(error) {
+        Some(error) if error.kind() == ErrorKind::Config => 2,
+        Some(error) if error.kind() == ErrorKind::Busy || sqlstate::is_unreachable(error) => 75,
         _ => 1,
     }
+}
+
+/// The error of divvy that began it.
+fn ours(error: &anyhow::Error) -> Option<&Error> {
+    error.chain().find_map(|cause| cause.downcast_ref())
 }
 
 #[cfg(test)]
@@ -157,6 +223,14 @@ mod tests {
         let error =
             anyhow::anyhow!("connection refused").context("cannot reach Postgres: connection refused");
         assert_eq!(told(&error), "cannot reach Postgres: connection refused");
+        let refused = Error::from(sqlx::Error::RowNotFound);
+        let words = refused.to_string();
+        assert_eq!(
+            told(&anyhow::Error::from(refused).context("cannot look")),
+            format!("cannot look: {words}")
+        );
+        let unknown = Error::new(ErrorKind::NotFound, "there is no task 7");
+        assert_eq!(told(&unknown.into()), "there is no task 7 (DV011)");
         assert_eq!(told(&anyhow::anyhow!("disk full").context("cannot lock")), "cannot lock: disk full");
     }
 }

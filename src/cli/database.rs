@@ -4,7 +4,8 @@ use super::Global;
 use crate::Result;
 use crate::config::Addresses;
 use crate::embedded::{Embedded, Settings};
-use crate::store::connect;
+use crate::store::migrate::{self, Status};
+use crate::store::{connect, sqlstate};
 use sqlx::PgPool;
 use std::time::Duration;
 
@@ -55,4 +56,43 @@ pub async fn connect(global: &Global, connections: u32) -> Result<Database> {
     let pool = connect::pool(&addresses.work.clone().application_name("divvy"), connections).await?;
     let embedded_url = guard.as_ref().map(|embedded| embedded.url(crate::embedded::DATABASE));
     Ok(Database { pool, addresses, embedded_url, guard })
+}
+
+/// Does `work` on the database and leaves it. The embedded one is brought to this version's schema first; of
+/// a given one that lacks it, the error says what to do.
+///
+/// # Errors
+/// When there is no usable database, or what `work` says.
+pub async fn with(
+    global: &Global,
+    connections: u32,
+    work: impl AsyncFnOnce(&Database) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let database = connect(global, connections).await?;
+    let outcome = match prepare_embedded(&database).await {
+        Ok(()) => work(&database).await.map_err(advise),
+        Err(error) => Err(error.into()),
+    };
+    database.close().await?;
+    outcome
+}
+
+async fn prepare_embedded(database: &Database) -> Result<()> {
+    if database.embedded_url.is_some() && migrate::check(&database.addresses.direct).await? != Status::Current
+    {
+        migrate::migrate(&database.addresses.direct).await?;
+    }
+    Ok(())
+}
+
+/// What helps against an error that says only what Postgres saw.
+fn advise(error: anyhow::Error) -> anyhow::Error {
+    let code = error.chain().find_map(|cause| cause.downcast_ref::<crate::Error>()).and_then(sqlstate::code);
+    match code.as_deref() {
+        Some("3F000" | "42P01" | "42883" | "42703") => {
+            error.context("the database has no divvy schema, or an older one: run `divvy migrate`")
+        }
+        Some("42501") => error.context("this role lacks a right (`divvy doctor` says which)"),
+        _ => error,
+    }
 }

@@ -57,24 +57,24 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
 async fn serve(args: &Args, listener: TcpListener, database: &database::Database) -> anyhow::Result<()> {
     let direct = &database.addresses.direct;
     prepare(direct, args.migrate || database.embedded_url.is_some()).await?;
-    let types = sql_host(args, database)?;
+    let types = sql_host(database, args.sql_slots, args.sql_role_url.as_deref(), args.grace)?;
     let stop = signals();
     let served = CancellationToken::new();
     let service = http::Service::new(database.addresses.work.clone(), stop.clone());
     let address = listener.local_addr()?;
     let mut service = tokio::spawn(http::serve(listener, service, served.clone()));
     let types = tokio::spawn(types.run(stop.clone()));
-    let leader = (!args.no_lead).then(|| lead(direct.clone(), &stop));
+    let leader = (!args.no_lead).then(|| lead("serve", direct.clone(), &stop));
 
-    eprintln!("divvy: serves on http://{address} (/healthz, /readyz); Ctrl-C stops it");
+    tracing::info!("serves on http://{address} (/healthz, /readyz); Ctrl-C stops it");
     if let Some(url) = &database.embedded_url {
-        eprintln!("divvy: the database is {url}");
+        tracing::info!("the database is {url}");
     }
     tokio::select! {
         () = stop.cancelled() => (),
         ended = &mut service => bail!("the HTTP service ended early: {ended:?}"),
     }
-    eprintln!("divvy: stopping; again to stop at once");
+    tracing::info!("stops; a second signal stops it at once");
     let done = types.await?;
     if let Some(leader) = leader {
         leader.await?;
@@ -83,20 +83,25 @@ async fn serve(args: &Args, listener: TcpListener, database: &database::Database
     served.cancel();
     service.await??;
     if done.total() > 0 {
-        eprintln!("divvy: splits of types in SQL: {done}");
+        tracing::info!("splits of types in SQL: {done}");
     }
     Ok(())
 }
 
-fn sql_host(args: &Args, database: &database::Database) -> anyhow::Result<SqlHost> {
+pub(super) fn sql_host(
+    database: &database::Database,
+    slots: u16,
+    role_url: Option<&str>,
+    grace: u64,
+) -> anyhow::Result<SqlHost> {
     let addresses = &database.addresses;
-    let access =
-        RoleAccess::new(addresses.work.clone(), args.sql_role_url.clone().filter(|url| !url.is_empty()))?;
-    let host = SqlHost::new(database.pool.clone(), addresses.direct.clone(), access, args.sql_slots.into());
-    Ok(host.grace(Duration::from_secs(args.grace)))
+    let role_url = role_url.filter(|url| !url.is_empty()).map(str::to_owned);
+    let access = RoleAccess::new(addresses.work.clone(), role_url)?;
+    let host = SqlHost::new(database.pool.clone(), addresses.direct.clone(), access, slots.into());
+    Ok(host.grace(Duration::from_secs(grace)))
 }
 
-async fn prepare(direct: &PgConnectOptions, migrates: bool) -> anyhow::Result<()> {
+pub(super) async fn prepare(direct: &PgConnectOptions, migrates: bool) -> anyhow::Result<()> {
     if migrates {
         migrate::migrate(direct).await?;
         return Ok(());
@@ -104,22 +109,22 @@ async fn prepare(direct: &PgConnectOptions, migrates: bool) -> anyhow::Result<()
     match migrate::check(direct).await? {
         Status::Current => Ok(()),
         Status::Missing => {
-            bail!("the database has no divvy schema: run `divvy migrate`, or serve with --migrate")
+            bail!("the database has no divvy schema: run `divvy migrate`, or start with --migrate")
         }
         Status::Behind => {
-            bail!("the schema is older than this divvy: run `divvy migrate`, or serve with --migrate")
+            bail!("the schema is older than this divvy: run `divvy migrate`, or start with --migrate")
         }
         Status::Ahead => bail!("the schema is a newer divvy's: use that one"),
     }
 }
 
-fn lead(direct: PgConnectOptions, stop: &CancellationToken) -> JoinHandle<usize> {
-    let name = format!("serve {}", std::process::id());
+pub(super) fn lead(what: &str, direct: PgConnectOptions, stop: &CancellationToken) -> JoinHandle<usize> {
+    let name = format!("{what} {}", std::process::id());
     tokio::spawn(Leader::new(direct, name).run(stop.clone()))
 }
 
 /// Cancelled by the first SIGTERM or SIGINT; the second ends the process.
-fn signals() -> CancellationToken {
+pub(super) fn signals() -> CancellationToken {
     let stop = CancellationToken::new();
     let told = stop.clone();
     tokio::spawn(async move {

@@ -68,7 +68,8 @@ pub async fn connect(options: &PgConnectOptions) -> Result<PgConnection> {
         Err(_) => Err(Error::new(
             ErrorKind::Database,
             format!("Postgres at {} did not answer within {} s", place(options), CONNECT_MAX.as_secs()),
-        )),
+        )
+        .caused_by(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))),
     }
 }
 

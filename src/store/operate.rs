@@ -11,10 +11,14 @@ use sqlx::PgExecutor;
 ///
 /// # Errors
 /// NotFound.
-pub async fn cancel(executor: impl PgExecutor<'_>, task: TaskId, reason: &str) -> Result<TaskStatus> {
+pub async fn cancel<'r>(
+    executor: impl PgExecutor<'_>,
+    task: TaskId,
+    reason: impl Into<Option<&'r str>>,
+) -> Result<TaskStatus> {
     Ok(sqlx::query_scalar("select divvy.cancel($1, $2)::text")
         .bind(task)
-        .bind(reason)
+        .bind(reason.into())
         .fetch_one(executor)
         .await?)
 }
@@ -80,8 +84,12 @@ pub async fn reschedule(
 ///
 /// # Errors
 /// NotFound; Conflict when it has ended.
-pub async fn skip_split(executor: impl PgExecutor<'_>, split: SplitId, reason: &str) -> Result<()> {
-    sqlx::query("select divvy.skip_split($1, $2)").bind(split).bind(reason).execute(executor).await?;
+pub async fn skip_split<'r>(
+    executor: impl PgExecutor<'_>,
+    split: SplitId,
+    reason: impl Into<Option<&'r str>>,
+) -> Result<()> {
+    sqlx::query("select divvy.skip_split($1, $2)").bind(split).bind(reason.into()).execute(executor).await?;
     Ok(())
 }
 
@@ -98,16 +106,16 @@ pub async fn forget(executor: impl PgExecutor<'_>, task: TaskId) -> Result<()> {
 ///
 /// # Errors
 /// NotFound when the type isn't declared.
-pub async fn pause(
+pub async fn pause<'r>(
     executor: impl PgExecutor<'_>,
     task_type: &str,
     until: Option<DateTime<Utc>>,
-    reason: &str,
+    reason: impl Into<Option<&'r str>>,
 ) -> Result<()> {
     sqlx::query("select divvy.pause($1, $2, $3)")
         .bind(task_type)
         .bind(until)
-        .bind(reason)
+        .bind(reason.into())
         .execute(executor)
         .await?;
     Ok(())

@@ -65,6 +65,17 @@ pub fn is_connection_lost(error: &Error) -> bool {
     }
 }
 
+/// The server could not be reached, is starting or going, or has no connection left: try later.
+pub fn is_unreachable(error: &Error) -> bool {
+    match source(error) {
+        Some(sqlx::Error::Database(_)) => {
+            code(error).is_some_and(|code| ["08", "57P", "53300"].iter().any(|class| code.starts_with(class)))
+        }
+        Some(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed) => true,
+        _ => false,
+    }
+}
+
 /// Waiting may cure it. Not so: no schema, no rights, no such database, a standby, another protocol.
 pub fn is_passing(error: &Error) -> bool {
     match (error.kind(), source(error)) {

@@ -67,6 +67,7 @@ pub struct SqlHost {
     access: RoleAccess,
     slots: usize,
     grace: Duration,
+    only: Option<Vec<String>>,
 }
 
 /// The worker for the types as they were last seen.
@@ -81,7 +82,14 @@ impl SqlHost {
     /// A host that claims through `pool` and runs up to `slots` splits of each type at once. `direct` leads
     /// past any pooler, for listening.
     pub fn new(pool: PgPool, direct: PgConnectOptions, access: RoleAccess, slots: usize) -> Self {
-        Self { pool, direct, access, slots, grace: Duration::from_secs(30) }
+        Self { pool, direct, access, slots, grace: Duration::from_secs(30), only: None }
+    }
+
+    /// Serves these types alone; others wait for somebody else. Default: all types in SQL.
+    #[must_use]
+    pub fn only(mut self, task_types: Vec<String>) -> Self {
+        self.only = Some(task_types);
+        self
     }
 
     /// How long what has begun may take after a stop. Default 30 s.
@@ -97,7 +105,7 @@ impl SqlHost {
         let mut total = Summary::default();
         let mut current: Option<Generation> = None;
         while !stop.is_cancelled() {
-            match statement::sql_types(&self.pool, None).await {
+            match self.types().await {
                 Ok(types) if current.as_ref().is_none_or(|current| current.is_outdated(&types)) => {
                     let next = self.start(types, &stop, &mut workers).await;
                     // Only now: meanwhile the types were served by the old one.
@@ -120,6 +128,13 @@ impl SqlHost {
             total += note(ended.unwrap_or_else(|panic| Err(panicked(panic))), &mut current);
         }
         total
+    }
+
+    /// The types in SQL that it serves.
+    async fn types(&self) -> Result<Vec<SqlType>> {
+        let mut types = statement::sql_types(&self.pool, None).await?;
+        types.retain(|steps| self.only.as_ref().is_none_or(|only| only.contains(&steps.name)));
+        Ok(types)
     }
 
     /// Starts a worker for those of `types` whose role can be used.

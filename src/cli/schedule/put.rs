@@ -1,0 +1,121 @@
+//! `divvy schedule put`.
+
+use super::rule::RuleArgs;
+use crate::cli::{Global, args, database, output};
+use crate::store::clock;
+use crate::store::schedule::{self, NewSchedule, Put};
+use crate::{Error, Result};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+/// Arguments of `divvy schedule put`.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// The schedule's name: 1 to 100 of a-z 0-9 _ . : -
+    name: String,
+    /// The type of the tasks it makes
+    #[arg(long = "type", value_name = "TYPE")]
+    task_type: String,
+    #[command(flatten)]
+    rule: RuleArgs,
+    /// The payload of its tasks: JSON, @file, or - for stdin [default: {}]
+    #[arg(long, value_name = "JSON|@FILE|-")]
+    payload: Option<String>,
+    /// When the task of the moment before is still open
+    #[arg(long, value_name = "HOW", value_parser = ["skip", "allow"])]
+    overlap: Option<String>,
+    /// No moment before this: 20261224180000, or 2026-12-24T18:00:00+01:00
+    #[arg(long, value_name = "TIME")]
+    starts_at: Option<String>,
+    /// No moment from this one on
+    #[arg(long, value_name = "TIME")]
+    ends_at: Option<String>,
+    /// The most tasks it makes
+    #[arg(long, value_name = "N")]
+    max_runs: Option<i32>,
+    /// End with the first task that succeeds
+    #[arg(long)]
+    stop_on_success: bool,
+    /// Of its tasks: 1 (first) to 4 [default: 2]
+    #[arg(long, value_name = "1-4")]
+    priority: Option<i16>,
+    /// A label of its tasks; repeatable
+    #[arg(long = "label", value_name = "LABEL")]
+    labels: Vec<String>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When the rule can't be understood or never fires; nothing is stored then.
+pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
+    let (trigger, rule) = args.rule.read().map_err(|error| named(&args.name, error))?;
+    let payload =
+        args.payload.as_deref().map_or(Ok(json!({})), |payload| args::json("--payload", payload))?;
+    let new = NewSchedule {
+        name: args.name.clone(),
+        task_type: args.task_type.clone(),
+        payload,
+        rule,
+        timezone: args.rule.timezone.clone(),
+        options: options(&args)?,
+    };
+    database::with(global, 2, async |database| {
+        let now = clock::now(&database.pool).await?;
+        trigger.ensure_fires_after(now, now).map_err(|error| named(&args.name, error))?;
+        let put = store(&database.pool, &new).await?;
+        tell(&args.name, put, trigger.next_after(now, now).map(|at| (at, output::ago(at, now))), global.json)
+    })
+    .await
+}
+
+async fn store(pool: &PgPool, new: &NewSchedule) -> Result<Put> {
+    let mut transaction = pool.begin().await?;
+    let put = schedule::put(&mut transaction, new).await?;
+    transaction.commit().await?;
+    Ok(put)
+}
+
+fn tell(
+    name: &str,
+    put: Put,
+    next: Option<(chrono::DateTime<chrono::Utc>, String)>,
+    as_json: bool,
+) -> anyhow::Result<()> {
+    let (id, word) = match put {
+        Put::Created(id) => (id, "created"),
+        Put::Replaced(id) => (id, "replaced"),
+        Put::Unchanged(id) => (id, "unchanged"),
+    };
+    if as_json {
+        return output::json(&json!({ "schedule_id": id.to_string(), "name": name, "outcome": word }));
+    }
+    let next = match put {
+        Put::Unchanged(_) => String::new(),
+        _ => next.map(|(at, ago)| format!("; next {} ({ago})", output::exact(at))).unwrap_or_default(),
+    };
+    output::say(&format!("schedule {name} is {word}{next}"));
+    Ok(())
+}
+
+fn options(args: &Args) -> anyhow::Result<Value> {
+    let moment = |name: &str, text: &Option<String>| -> Result<Option<String>> {
+        let at = text.as_deref().map(|text| args::moment(name, text, &args.rule.timezone)).transpose()?;
+        Ok(at.map(|at| at.to_rfc3339()))
+    };
+    Ok(json!({
+        "overlap": args.overlap,
+        "dst_gap": args.rule.dst_gap,
+        "dst_fold": args.rule.dst_fold,
+        "starts_at": moment("--starts-at", &args.starts_at)?,
+        "ends_at": moment("--ends-at", &args.ends_at)?,
+        "max_runs": args.max_runs,
+        "stop_on_success": args.stop_on_success,
+        "priority": args.priority,
+        "labels": (!args.labels.is_empty()).then_some(&args.labels),
+    }))
+}
+
+fn named(name: &str, error: Error) -> Error {
+    Error::new(error.kind(), format!("schedule {name}: {error}"))
+}
