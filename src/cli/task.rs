@@ -143,7 +143,7 @@ async fn list(pool: &PgPool, args: &List, as_json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn add(table: &mut output::Table, row: &TaskRow, now: DateTime<Utc>) {
+fn add(table: &mut output::Table<7>, row: &TaskRow, now: DateTime<Utc>) {
     let status =
         if row.paused && !row.status.is_final() { "paused".to_owned() } else { row.status.to_string() };
     let waits = row
