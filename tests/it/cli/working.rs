@@ -70,7 +70,7 @@ async fn a_worker_runs_types_in_sql_and_enqueue_waits_for_the_result() {
     worker.signal(Signal::TERM);
     let said = worker.end();
     assert_eq!(said.code, Some(0), "{}", said.err);
-    assert!(said.err.contains("22 succeeded") || said.err.contains("21 succeeded"), "{}", said.err);
+    assert!(said.err.contains("21 succeeded, 1 failed"), "{}", said.err);
 }
 
 #[tokio::test]
@@ -113,14 +113,11 @@ async fn a_second_signal_ends_a_worker_at_once() {
     let slow = r#"{"handler": {"sql": {"execute": "select pg_sleep(600)::text"}}}"#;
     out(&db, &["type", "put", "slow", slow]);
     let task = out(&db, &["enqueue", "slow"]);
-    let worker = Process::start(&db, &["--grace", "600"]);
+    let mut worker = Process::start(&db, &["--grace", "600"]);
     until("the split runs", async || json(&db, &["task", "show", task.trim()])["progress"]["running"] == 1)
         .await;
     worker.signal(Signal::TERM);
-    let stopping = "select exists (select from divvy.worker)";
-    assert!(sqlx::query_scalar::<_, bool>(stopping).fetch_one(db.pool()).await.unwrap());
     // Signals are asynchronous: until the first has been taken, another is the same signal.
-    let mut worker = worker;
     until("the worker is gone", async || {
         let child = worker.0.as_mut().unwrap();
         if child.try_wait().unwrap().is_some() {
