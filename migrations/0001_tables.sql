@@ -285,6 +285,7 @@ create table divvy.schedule (
     created_at timestamptz not null default divvy.clock(),
     next_fire_at timestamptz,
     planned_from timestamptz,               -- cron: moments up to here are decided
+    planned_at timestamptz,                 -- cron: when the planner said next_fire_at
     fired_through timestamptz,              -- only grows
     runs int not null default 0,
     last_task_id bigint

@@ -116,7 +116,8 @@ begin
     perform divvy.check_then(p_then, p_what);
 end $$;
 
--- `then`: an object of templates by the state that ends the task; a template is an object or an array of them.
+-- `then`: an object of templates by the state that ends the task; a template is an object or an array of them. Each is
+-- checked as the task that it will be: one that could not be made would keep its parent from ending.
 create or replace function divvy.check_then(p_then jsonb, p_what text) returns void
 language plpgsql immutable as $$
 declare
@@ -131,9 +132,22 @@ begin
             jsonb_array_elements(case jsonb_typeof(e.value) when 'array' then e.value else jsonb_build_array(e.value) end) t
     loop
         perform divvy.check_keys(v_template, divvy.task_option_names() || array['task_type', 'payload'], p_what || ': then');
-        perform divvy.check_name(v_template ->> 'task_type', p_what || ': then: task_type');
+        if jsonb_typeof(v_template -> 'payload') not in ('object', 'null') then
+            perform divvy.bad_option(p_what || ': then', format('payload is a JSON object, not %s', jsonb_typeof(v_template -> 'payload')));
+        end if;
+        perform divvy.check_task(divvy.task_from_options(v_template ->> 'task_type',
+            divvy.told_payload(v_template, 9223372036854775807, 'succeeded', null, true),
+            v_template - array['task_type', 'payload'], p_what || ': then'), p_what || ': then');
     end loop;
 end $$;
+
+-- The payload of a template with what is told of the parent.
+create or replace function divvy.told_payload(p_template jsonb, p_parent bigint, p_status text, p_result jsonb, p_omitted boolean) returns jsonb
+language sql immutable parallel safe as $$
+    select case jsonb_typeof(p_template -> 'payload') when 'object' then p_template -> 'payload' else '{}' end
+        || jsonb_build_object('parent', p_parent, 'status', p_status, 'result', case when not p_omitted then p_result end)
+        || case when p_omitted then '{"result_omitted": true}' else '{}' end::jsonb
+$$;
 
 -- Names of the columns of a task that its producer may give, beside type and payload.
 create or replace function divvy.task_option_names() returns text[]
@@ -142,11 +156,11 @@ language sql immutable parallel safe as $$
         'split_range', 'split_size', 'max_attempts', 'timeout', 'max_failed', 'max_failed_percent', 'reduce_on', 'then']
 $$;
 
--- How many splits a range of keys makes. Numeric, so that no bound overflows.
+-- How many splits a range of keys makes. Numeric, so that no bound overflows; div, because a quotient is rounded.
 create or replace function divvy.range_splits(p_range int8range, p_size bigint) returns numeric
 language sql immutable parallel safe as $$
     select case when isempty(p_range) then 0
-        else ceil((upper(p_range)::numeric - lower(p_range)::numeric) / p_size) end
+        else div(upper(p_range)::numeric - lower(p_range)::numeric + p_size - 1, p_size) end
 $$;
 
 -- Raises DV003 or DV010 on shares that can't be made.
@@ -225,6 +239,8 @@ create or replace function divvy.capped(p_value jsonb, p_name text) returns json
 language sql immutable as $$
     select case
         when p_value is null or pg_column_size(p_value) < 3000 or octet_length(p_value::text) <= divvy.limit_of(p_name) then p_value
-        else jsonb_build_object('class', p_value -> 'class', 'message', left(p_value ->> 'message', 4000), 'truncated', true)
+        when jsonb_typeof(p_value) = 'object' then jsonb_build_object('class', left(p_value ->> 'class', 200),
+            'message', left(p_value ->> 'message', 4000), 'truncated', true)
+        else jsonb_build_object('class', null, 'message', left(p_value #>> '{}', 4000), 'truncated', true)
     end
 $$;

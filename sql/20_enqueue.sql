@@ -31,8 +31,8 @@ begin
         perform divvy.check_name(i.task_type, 'task row ' || i.ord || ': task_type')
         from (select task_type, row_number() over () as ord from inserted) i
         where not exists (select from divvy.task_type t where t.name = i.task_type);
-        perform divvy.check_waiting(array(select distinct task_type from inserted));
-        perform divvy.hold_key(v_special);
+        -- What follows an ended task is no new work from outside: refusing it would keep its parent from ending.
+        perform divvy.check_waiting(array(select distinct task_type from inserted where parent_task_id is null));
         perform divvy.start(v_special, v_now);
     end if;
     perform divvy.wake(array(select distinct task_type from inserted));
@@ -103,6 +103,7 @@ begin
     )
     select array_agg(id order by id) filter (where divided and not waits), count(*) filter (where not waits)
     into v_divided, v_started from written;
+    perform divvy.hold_key(p_ids);
 
     if v_divided is not null then
         perform divvy.make_shares(v_divided, p_now);
@@ -189,6 +190,7 @@ begin
     if v_on_duplicate not in ('return', 'raise', 'replace') then
         perform divvy.bad_option(v_what, format('on_duplicate is %L; it is return, raise or replace', v_on_duplicate));
     end if;
+    perform divvy.check_name(enqueue.task_type, v_what || ': task_type');
     v_task := divvy.task_from_options(enqueue.task_type, enqueue.payload, options, v_what);
     for i in 1..3 loop   -- a holder may end between the two looks; thrice is contention, not bad luck
         task_id := divvy.insert_task(v_task);
@@ -204,7 +206,9 @@ begin
         if divvy.release_passed_key(task_id) then
             continue;
         end if;
-        exit when v_on_duplicate = 'return' or not divvy.replace_waiting(task_id, v_task);
+        if v_on_duplicate = 'replace' then
+            perform divvy.replace_waiting(task_id, v_task, v_what);
+        end if;
         exit;
     end loop;
     if task_id is null then
@@ -251,16 +255,31 @@ language sql as $$
     select exists (select from released)
 $$;
 
--- on_duplicate replace: the new payload and policy go to the holder while it still waits to start.
-create or replace function divvy.replace_waiting(p_id bigint, k divvy.task) returns boolean
-language sql as $$
-    with replaced as (
-        update divvy.task h set payload = k.payload, headers = k.headers, labels = k.labels, priority = k.priority,
-            run_at = coalesce(k.run_at, h.run_at), key = nextval('divvy.key')
-        where h.id = p_id and (h.status = 'scheduled' or (h.phase = 'execute' and h.state in ('ready', 'delayed') and h.share_of is null))
-        returning id)
-    select exists (select from replaced)
-$$;
+-- on_duplicate replace: the holder gets the new payload, policy and moment while it waits to start. Shares are
+-- replaced only where they are no rows yet.
+create or replace function divvy.replace_waiting(p_id bigint, k divvy.task, p_what text) returns void
+language plpgsql as $$
+declare
+    h divvy.task;
+begin
+    perform divvy.check_task(k, p_what);   -- it was not inserted, so nobody has looked at it
+    select * into h from divvy.task t where t.id = p_id
+        and (t.status = 'scheduled' or (t.phase in ('plan', 'execute') and t.state in ('ready', 'delayed'))) for update;
+    if not found then
+        return;
+    end if;
+    update divvy.task t set payload = k.payload, headers = k.headers, labels = k.labels, priority = k.priority, group_key = k.group_key,
+        deadline_at = k.deadline_at, max_attempts = k.max_attempts, timeout = k.timeout, max_failed = k.max_failed,
+        max_failed_percent = k.max_failed_percent, reduce_on = k.reduce_on, "then" = k."then", key = nextval('divvy.key')
+    where t.id = p_id;
+    if h.status = 'scheduled' then
+        update divvy.task t set splits = k.splits, split_count = k.split_count, split_range = k.split_range, split_size = k.split_size
+        where t.id = p_id;
+    end if;
+    if k.run_at is not null then
+        perform divvy.move_waiting(h, k.run_at, null, divvy.clock());
+    end if;
+end $$;
 
 -- Makes many tasks: an array of {"task_type", "payload", options…}. Returns one row each, ord from 1.
 -- Errors: as enqueue, the message names the ordinal.
@@ -268,12 +287,15 @@ create or replace function divvy.enqueue_many(tasks jsonb)
 returns table (ord int, task_id bigint, created boolean)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
+declare
+    v_task jsonb;
 begin
     if jsonb_typeof(tasks) is distinct from 'array' then
         perform divvy.bad_option('enqueue_many', 'tasks is a JSON array');
     end if;
     perform divvy.check_limit('splits', jsonb_array_length(tasks), 'enqueue_many');
-    if not exists (select from jsonb_array_elements(tasks) t where jsonb_typeof(t) <> 'object' or (t - array['task_type', 'payload']) <> '{}') then
+    if not exists (select from jsonb_array_elements(tasks) t
+            where case when jsonb_typeof(t) = 'object' then not t ? 'task_type' or (t - array['task_type', 'payload']) <> '{}' else true end) then
         -- All plain: one statement makes them.
         return query
         with made as (
@@ -283,11 +305,15 @@ begin
         select (row_number() over (order by id))::int, id, true from made;
         return;
     end if;
-    for ord in 1..jsonb_array_length(tasks) loop
+    for i in 1..jsonb_array_length(tasks) loop
+        ord := i;
+        v_task := tasks -> (i - 1);
         begin
+            if jsonb_typeof(v_task) <> 'object' then
+                perform divvy.bad_option('enqueue_many', format('a task is a JSON object, not %s', jsonb_typeof(v_task)));
+            end if;
             select e.task_id, e.created into task_id, created
-            from divvy.enqueue(tasks -> (ord - 1) ->> 'task_type', tasks -> (ord - 1) -> 'payload',
-                (tasks -> (ord - 1)) - array['task_type', 'payload']) e;
+            from divvy.enqueue(v_task ->> 'task_type', v_task -> 'payload', v_task - array['task_type', 'payload']) e;
         exception when sqlstate 'DV003' or sqlstate 'DV004' or sqlstate 'DV010' then
             raise exception using errcode = sqlstate, message = format('task %s: %s', ord, sqlerrm);
         end;

@@ -45,10 +45,10 @@ begin
     if v_later is not null then
         perform divvy.bad_option(p_what, format('%s is not in this version yet', v_later));
     end if;
-    if jsonb_typeof(p_options -> 'retention') = 'object' then
+    if jsonb_typeof(p_options -> 'retention') <> 'null' then
         perform divvy.check_keys(p_options -> 'retention', array['succeeded', 'others'], p_what || ': retention');
     end if;
-    if jsonb_typeof(p_options -> 'backoff') = 'object' then
+    if jsonb_typeof(p_options -> 'backoff') <> 'null' then
         perform divvy.check_keys(p_options -> 'backoff', array['kind', 'base', 'factor', 'max', 'jitter', 'steps'], p_what || ': backoff');
     end if;
 end $$;
@@ -67,7 +67,7 @@ begin
     end if;
     if p_options ? 'backoff' then
         v_flat := v_flat || jsonb_build_object('backoff', case when jsonb_typeof(p_options -> 'backoff') = 'object'
-            then d.backoff || (p_options -> 'backoff') else d.backoff end);
+            then d.backoff || jsonb_strip_nulls(p_options -> 'backoff') else d.backoff end);
     end if;
     if v_sql is not null then
         v_flat := v_flat || jsonb_build_object('plan', v_sql ? 'split', 'reduce', v_sql ? 'reduce',
@@ -118,6 +118,8 @@ end $$;
 
 create or replace function divvy.check_backoff(p_backoff jsonb, p_what text) returns void
 language plpgsql as $$
+declare
+    v_delay jsonb;
 begin
     if coalesce(p_backoff ->> 'kind', '') not in ('exponential', 'fixed', 'list') then
         perform divvy.bad_option(p_what, format('backoff.kind is %L; it is exponential, fixed or list', p_backoff ->> 'kind'));
@@ -126,10 +128,17 @@ begin
             not between 1 and divvy.limit_of('steps') then
         perform divvy.bad_option(p_what, 'backoff.steps is a list of 1 to 1000 delays');
     end if;
-    if (p_backoff ->> 'jitter')::numeric not between 0 and 1 or (p_backoff ->> 'factor')::numeric < 1
-            or divvy.seconds(p_backoff -> 'base') < 0 or divvy.seconds(p_backoff -> 'max') < 0
-            or exists (select from jsonb_array_elements(coalesce(p_backoff -> 'steps', '[]')) s where divvy.seconds(s) < 0) then
-        perform divvy.bad_option(p_what, 'backoff has a negative delay, a factor below 1 or a jitter outside 0 to 1');
+    -- Whatever passes here must never fail in divvy.backoff: the split that it delays would be stuck.
+    if (p_backoff ->> 'jitter')::numeric not between 0 and 1 or (p_backoff ->> 'factor')::numeric not between 1 and 100 then
+        perform divvy.bad_option(p_what, format('backoff.factor is %s and backoff.jitter %s; they must be 1 to 100 and 0 to 1',
+            p_backoff ->> 'factor', p_backoff ->> 'jitter'));
+    end if;
+    select d.value into v_delay
+    from (select p_backoff -> 'base' union all select p_backoff -> 'max'
+        union all select s from jsonb_array_elements(coalesce(p_backoff -> 'steps', '[]')) s) d (value)
+    where coalesce(divvy.seconds(d.value), -1) not between 0 and extract(epoch from interval '10 years') limit 1;
+    if v_delay is not null then
+        perform divvy.bad_option(p_what, format('backoff has the delay %s; it must be seconds or an interval, 0 to 10 years', v_delay));
     end if;
 exception when data_exception then
     perform divvy.bad_option(p_what, format('backoff: %s', sqlerrm));

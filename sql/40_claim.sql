@@ -222,27 +222,34 @@ begin
     return array(select l from unnest(v_lanes, v_ranks) as x (l, r) order by r, l);
 end $$;
 
--- Takes up to p_want ready splits of a lane behind p_from, at least one and no more bytes than p_room. Also says the
--- longest timeout that they carry, and whether some carry none.
+-- The bytes of a value in an answer. Looks into none that is small as it lies there; a compressed one may be anything.
+create or replace function divvy.answer_bytes(p_value jsonb) returns int
+language sql stable parallel safe as $$
+    select coalesce(case when pg_column_size(p_value) < 3000 and pg_column_compression(p_value) is null then pg_column_size(p_value)
+        else octet_length(p_value::text) end, 0)
+$$;
+
+-- Takes up to p_want ready splits of a lane behind p_from, and no more bytes than p_room (an empty answer has room for
+-- any split). Also says the longest timeout that they carry, and whether some carry none.
 create or replace function divvy.pick_lane(p_type text, p_lane smallint, p_from bigint, p_want int, p_room bigint, p_worker uuid, p_token bigint, p_now timestamptz,
     out ids bigint[], out last_key bigint, out bytes bigint, out timeout interval, out bare boolean)
 language plpgsql as $$
 begin
     with picked as materialized (
-        select u.id, u.key, u.timeout, u.share_of, pg_column_size(u.payload) as small,
-            case when pg_column_size(u.payload) >= 3000 then octet_length(u.payload::text) end as large
+        select u.id, u.key, u.timeout, u.share_of,
+            divvy.answer_bytes(u.payload) + divvy.answer_bytes(u.checkpoint) as own
         from divvy.unit u
         where u.task_type = p_type and u.lane = p_lane and u.state = 'ready' and u.key > p_from
         order by u.key limit p_want
         for update of u skip locked
     ), sized as (
-        select p.id, p.key, p.timeout, row_number() over (order by p.key) as n,
-            sum(coalesce(p.large, p.small, 0) + coalesce((
-                    select case when pg_column_size(k.payload) < 3000 then pg_column_size(k.payload) else octet_length(k.payload::text) end
-                    from divvy.task k where k.id = p.share_of), 0)) over (order by p.key) as total
+        select p.id, p.key, p.timeout,
+            sum(p.own + (
+                    select divvy.answer_bytes(k.headers) + case when p.share_of is null then 0 else divvy.answer_bytes(k.payload) end
+                    from divvy.task k where k.id = coalesce(p.share_of, p.id))) over (order by p.key) as total
         from picked p
     ), fitting as materialized (
-        select s.id, s.key, s.timeout, s.total from sized s where s.total <= p_room or s.n = 1
+        select s.id, s.key, s.timeout, s.total from sized s where s.total <= p_room
     ), taken as (
         update divvy.unit u set state = 'running', token = p_token, worker = p_worker, started_at = p_now, reason = null
         where u.id = any (array(select f.id from fitting f))
@@ -321,8 +328,13 @@ end $$;
 create or replace function divvy.small_tick(p_now timestamptz) returns void
 language plpgsql as $$
 begin
-    if exists (select from divvy.pulse where small_tick_at is null or small_tick_at <= p_now - interval '1 s' or small_tick_at > p_now)
-        and pg_try_advisory_xact_lock(divvy.lock_of('small tick')) then
+    -- A look without a lock first: this is asked far more often than there is a tick to do.
+    if not exists (select from divvy.pulse where small_tick_at is null or small_tick_at <= p_now - interval '1 s' or small_tick_at > p_now) then
+        return;
+    end if;
+    perform from divvy.pulse where small_tick_at is null or small_tick_at <= p_now - interval '1 s' or small_tick_at > p_now
+    for update skip locked;
+    if found then
         update divvy.pulse set small_tick_at = p_now;
         perform from divvy.tick(50);
     end if;
@@ -331,6 +343,5 @@ end $$;
 -- Advisory locks, by name. The leader's is a session lock, on a connection of its own.
 create or replace function divvy.lock_of(p_name text) returns bigint
 language sql immutable parallel safe as $$
-    select case p_name when 'leader' then 490531200001 when 'small tick' then 490531200002 when 'low water' then 490531200003
-        when 'reclaim' then 490531200004 when 'prune' then 490531200005 end
+    select case p_name when 'leader' then 490531200001 when 'low water' then 490531200003 when 'prune' then 490531200005 end
 $$;

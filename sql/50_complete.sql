@@ -56,8 +56,8 @@ begin
         complete_and_claim.per_type) c;
 end $$;
 
--- The one way to success. Plain tasks and shares end in sets; a plan, a reduce, and a split with staged siblings
--- end one by one, because they write their task. Returns a verdict for each id.
+-- The one way to success. Plain tasks and shares end in sets; a plan, a reduce, a split with staged siblings and a plain
+-- task that is being cancelled end one by one, because they write more of their task. Returns a verdict for each id.
 create or replace function divvy.finish(p_ids bigint[], p_tokens bigint[], p_results jsonb) returns text[]
 language plpgsql
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
@@ -131,12 +131,12 @@ declare
     v_types_follow boolean := exists (select from divvy.task_type t where t."then" is not null);
 begin
     with done as (
-        update divvy.task k set state = 'succeeded', attempt = k.attempt + 1, crashes = 0, finished_at = p_now,
-            result = nullif(p_results -> (g.n - 1)::int, 'null'),
-            status = case when k.cancel_requested_at is null then 'succeeded' else 'cancelled' end::divvy.task_status,
+        update divvy.task k set state = 'succeeded', attempt = k.attempt + 1, crashes = 0, finished_at = p_now, error = null,
+            result = nullif(p_results -> (g.n - 1)::int, 'null'), status = 'succeeded',
             dedupe_held = k.dedupe_key is null or k.dedupe_until is not null
         from (select * from unnest(p_ids, p_tokens) with ordinality as a (id, token, n) order by a.id) g
         where k.id = g.id and k.token = g.token and k.state = 'running' and k.phase = 'execute' and not k.adds
+            and k.cancel_requested_at is null
         returning k.id, k."then" is not null or k.schedule_id is not null or v_types_follow as followed
     )
     select coalesce(array_agg(id), '{}'), array_agg(id order by id) filter (where followed) into v_done, v_followed from done;
@@ -155,7 +155,7 @@ declare
     v_tasks bigint[];
 begin
     with done as (
-        update divvy.share s set state = 'succeeded', attempt = s.attempt + 1, crashes = 0, finished_at = p_now,
+        update divvy.share s set state = 'succeeded', attempt = s.attempt + 1, crashes = 0, finished_at = p_now, error = null,
             result = nullif(p_results -> (g.n - 1)::int, 'null')
         from (select * from unnest(p_ids, p_tokens) with ordinality as a (id, token, n) order by a.id) g
         where s.id = g.id and s.token = g.token and s.state = 'running' and not s.adds
@@ -181,14 +181,14 @@ begin
     if u.phase = 'reduce' then
         return divvy.finish_reduce(k, p_result, p_now);
     end if;
-    if u.phase = 'plan' and k.cancel_requested_at is not null then
-        -- The plan is done and nothing of it is started: its shares never come to be.
-        update divvy.task t set state = 'succeeded', attempt = t.attempt + 1 where t.id = k.id;
+    if u.share_of is null and k.cancel_requested_at is not null then
+        -- It counts, and the task ends as cancelled; what it staged never comes to be.
+        update divvy.task t set state = 'succeeded', attempt = t.attempt + 1, adds = false, error = null where t.id = k.id;
         delete from divvy.staged s where s.split_id = p_id;
-        perform divvy.end_task(k.id, 'cancelled', null, null);
+        perform divvy.end_task(k.id, divvy.cancelled_as(k), case when u.phase = 'execute' then p_result end, null);
         return true;
     end if;
-    update divvy.unit t set state = 'succeeded', attempt = t.attempt + 1, crashes = 0, adds = false, progress = null,
+    update divvy.unit t set state = 'succeeded', attempt = t.attempt + 1, crashes = 0, adds = false, progress = null, error = null,
         finished_at = case when t.share_of is not null then p_now end,
         result = case when t.phase = 'execute' then p_result end
     where t.id = p_id;
@@ -210,9 +210,9 @@ begin
     if k.phase = 'execute' then
         -- A plain task becomes a divided one: its only split so far leaves for a row of its own, with the same id.
         insert into divvy.share (id, token, due_at, started_at, finished_at, share_of, attempt, attempt_base, max_attempts, continuation,
-            split_no, priority, state, task_type, worker, group_key, timeout, result, key)
+            split_no, priority, state, task_type, worker, group_key, timeout, result)
         select t.id, t.token, t.due_at, t.started_at, p_now, t.id, t.attempt, t.attempt_base, t.max_attempts, t.continuation,
-            1, t.priority, t.state, t.task_type, t.worker, t.group_key, t.timeout, t.result, t.key
+            1, t.priority, t.state, t.task_type, t.worker, t.group_key, t.timeout, t.result
         from divvy.task t where t.id = k.id;
         update divvy.task t set phase = null, state = null, token = null, result = null, checkpoint = null, sealed = true where t.id = k.id;
     end if;
@@ -230,10 +230,12 @@ begin
     perform divvy.wake(array[k.task_type]);
 end $$;
 
--- Leases whose splits are all in this call are done with; the others go when they end.
+-- Leases whose splits are all in this call are done with; the others go when they end. Locked by token, as heartbeats
+-- lock them: the same worker may be sending one just now.
 create or replace function divvy.drop_leases(p_ids bigint[], p_tokens bigint[]) returns void
 language sql as $$
-    delete from divvy.lease l where l.token in (select distinct t from unnest(p_tokens) t) and l.split_ids <@ p_ids
+    delete from divvy.lease l where l.token = any (array(
+        select x.token from divvy.lease x where x.token = any (p_tokens) and x.split_ids <@ p_ids order by x.token for update))
 $$;
 
 -- The splits of a divided task for its reduce, a page at a time in split_no order, from after. Errors: DV001, DV010, DV011.

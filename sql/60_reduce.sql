@@ -159,7 +159,7 @@ begin
         return false;
     end if;
     select count(*) into v_failed from divvy.share s where s.share_of = k.id and s.state = 'failed';
-    update divvy.task t set state = 'succeeded', attempt = t.attempt + 1, crashes = 0 where t.id = k.id;
+    update divvy.task t set state = 'succeeded', attempt = t.attempt + 1, crashes = 0, error = null where t.id = k.id;
     perform divvy.end_task(k.id, divvy.reduced_as(divvy.verdict(k, v_failed)), p_result,
         case when v_failed > 0 then divvy.splits_error(k.id, v_failed) end);
     return true;
@@ -169,7 +169,10 @@ end $$;
 create or replace function divvy.end_task(p_task bigint, p_status divvy.task_status, p_result jsonb, p_error jsonb) returns void
 language plpgsql as $$
 begin
-    update divvy.task t set status = p_status, finished_at = divvy.clock(), result = p_result, error = coalesce(p_error, t.error),
+    update divvy.task t set status = p_status, finished_at = divvy.clock(), result = p_result,
+        error = case when t.cancel_reason = 'deadline' and p_status = 'failed'
+            then jsonb_build_object('class', 'deadline', 'message', format('its deadline was %s', t.deadline_at))
+            else coalesce(p_error, t.error) end,
         paused_until = null, dedupe_held = t.dedupe_key is null or t.dedupe_until is not null
     where t.id = p_task and t.finished_at is null;
     if found then
@@ -184,20 +187,18 @@ declare
     k divvy.task;
     v_template jsonb;
     v_next divvy.task;
-    v_told jsonb;
 begin
     select * into k from divvy.task t where t.id = p_task;
     select coalesce(k."then", t."then") -> k.status::text into v_template from divvy.task_type t where t.name = k.task_type;
-    v_told := jsonb_build_object('parent', k.id, 'status', k.status, 'result', k.result);
-    if pg_column_size(k.result) >= 3000 and octet_length(k.result::text) > divvy.limit_of('payload') - 4096 then
-        v_told := v_told || '{"result": null, "result_omitted": true}';   -- task_result(parent) has it
-    end if;
     for v_template in
         select x from jsonb_array_elements(case jsonb_typeof(v_template) when 'array' then v_template when 'object' then jsonb_build_array(v_template)
             else '[]' end) x
     loop
         v_next := divvy.task_from_options(v_template ->> 'task_type', null, v_template - array['task_type', 'payload'], format('then of task %s', k.id));
-        v_next.payload := case jsonb_typeof(v_template -> 'payload') when 'object' then v_template -> 'payload' else '{}' end || v_told;
+        v_next.payload := divvy.told_payload(v_template, k.id, k.status::text, k.result, false);
+        if pg_column_size(v_next.payload) >= 3000 and octet_length(v_next.payload::text) > divvy.limit_of('payload') then
+            v_next.payload := divvy.told_payload(v_template, k.id, k.status::text, null, true);   -- task_result(parent) has it
+        end if;
         v_next.headers := coalesce(v_next.headers, k.headers);
         v_next.parent_task_id := k.id;
         perform divvy.insert_task(v_next);
@@ -228,6 +229,8 @@ begin
         begin
             if divvy.settle_task(v_task) then
                 v_settled := v_settled + 1;
+            elsif v_task = any (v_noted) and not divvy.has_open_split(v_task) then
+                insert into divvy.fan_in (task_id) values (v_task);   -- somebody holds its row: the note stays
             end if;
         exception when others then
             perform divvy.record('settle', 'task', v_task::text, sqlerrm, null, jsonb_build_object('sqlstate', sqlstate));

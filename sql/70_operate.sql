@@ -12,7 +12,7 @@ begin
         return k.status::text;
     end if;
     perform divvy.record('cancel', 'task', k.id::text, cancel.reason, jsonb_build_object('status', k.status), null);
-    perform divvy.begin_cancel(k, coalesce(cancel.reason, 'cancelled'));
+    perform divvy.begin_cancel(k, coalesce(nullif(cancel.reason, 'deadline'), 'cancelled'));   -- that word is time's own
     perform divvy.wake_control('cancel');
     return (select t.status::text from divvy.task t where t.id = k.id);
 end $$;
@@ -45,8 +45,7 @@ begin
         select x.id from divvy.share x where x.share_of = k.id and x.state in ('ready', 'delayed') order by x.id for update skip locked));
     update divvy.task t set state = 'cancelled', reason = p_reason where t.id = k.id and t.state in ('ready', 'delayed');
     if (select t.state is distinct from 'running' from divvy.task t where t.id = k.id) and not divvy.has_open_split(k.id) then
-        perform divvy.end_task(k.id, case p_reason when 'deadline' then 'failed' else 'cancelled' end::divvy.task_status, null,
-            case p_reason when 'deadline' then jsonb_build_object('class', 'deadline', 'message', format('its deadline was %s', k.deadline_at)) end);
+        perform divvy.end_task(k.id, case p_reason when 'deadline' then 'failed' else 'cancelled' end::divvy.task_status, null, null);
     end if;
 end $$;
 
@@ -73,18 +72,15 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     k divvy.task;
     v_what text := format('task %s', task_id);
-    v_fresh boolean := coalesce((options ->> 'fresh')::boolean, false);
     v_opened bigint;
 begin
-    perform divvy.check_keys(options, array['skipped', 'where', 'max_attempts', 'fresh', 'reason'], v_what);
-    perform divvy.check_keys(coalesce(options -> 'where', '{}'), array['split_no', 'error_class'], v_what || ': where');
-    perform divvy.check_policy(v_what, (options ->> 'max_attempts')::int, null, null, null, null, null);
+    perform divvy.check_redrive(options, v_what);
     k := divvy.locked_task(redrive.task_id);
     if k.status not in ('partial', 'failed', 'cancelled') then
         raise exception using errcode = 'DV004', message = format('task %s is %s: redrive takes a partial, failed or cancelled one', k.id, k.status);
     end if;
     perform divvy.record('redrive', 'task', k.id::text, options ->> 'reason', jsonb_build_object('status', k.status, 'epoch', k.epoch), options);
-    perform divvy.reopen_task(k, v_fresh, (options ->> 'max_attempts')::int);
+    perform divvy.reopen_task(k, coalesce((options ->> 'fresh')::boolean, false), (options ->> 'max_attempts')::int);
     v_opened := divvy.reopen_shares(k, options);
     if v_opened = 0 and options ? 'where' then
         raise exception using errcode = 'DV004', message = format('task %s: no unsuccessful split matches %s', k.id, options -> 'where');
@@ -104,6 +100,18 @@ begin
     end if;
     perform divvy.wake(array[k.task_type]);
     return v_opened;
+end $$;
+
+-- Raises DV010 on options of redrive that it can't follow.
+create or replace function divvy.check_redrive(p_options jsonb, p_what text) returns void
+language plpgsql as $$
+begin
+    perform divvy.check_keys(p_options, array['skipped', 'where', 'max_attempts', 'fresh', 'reason'], p_what);
+    perform divvy.check_keys(coalesce(p_options -> 'where', '{}'), array['split_no', 'error_class'], p_what || ': where');
+    perform divvy.check_policy(p_what, (p_options ->> 'max_attempts')::int, null, null, null, null, null);
+    perform (p_options ->> 'fresh')::boolean, (p_options ->> 'skipped')::boolean;
+exception when data_exception then
+    perform divvy.bad_option(p_what, sqlerrm);
 end $$;
 
 -- The task is open again: a new epoch, the budget afresh, a passed deadline and the cancel forgotten.
@@ -190,20 +198,7 @@ begin
     end if;
     k := divvy.locked_task(reschedule.task_id);
     v_at := coalesce(reschedule.run_at, v_now);
-    if k.status = 'scheduled' then
-        update divvy.task t set run_at = v_at, due_at = v_at, reason = case when v_at > v_now then 'run_at' else t.reason end,
-            priority = coalesce(reschedule.priority, t.priority) where t.id = k.id;
-        v_moved := 1;
-    else
-        with moved as (
-            update divvy.unit u set state = case when v_at > v_now then 'delayed' else 'ready' end::divvy.split_status, due_at = v_at,
-                reason = case when v_at > v_now then 'run_at' end, key = nextval('divvy.key'), priority = coalesce(reschedule.priority, u.priority)
-            where u.id = any (array(
-                    select x.id from divvy.share x where x.share_of = k.id and x.state in ('ready', 'delayed') order by x.id for update skip locked)
-                || k.id) and u.state in ('ready', 'delayed') and u.reason is distinct from 'paused'
-            returning u.id)
-        select count(*) into v_moved from moved;
-    end if;
+    v_moved := divvy.move_waiting(k, v_at, reschedule.priority, v_now);
     if v_moved = 0 then
         raise exception using errcode = 'DV004', message = format('task %s is %s: nothing of it waits', k.id, k.status);
     end if;
@@ -213,8 +208,31 @@ begin
     return v_moved;
 end $$;
 
+-- Moves what waits of a task, which is locked; a paused split stays where it is. Returns how many moved.
+create or replace function divvy.move_waiting(k divvy.task, p_at timestamptz, p_priority int, p_now timestamptz) returns bigint
+language plpgsql set enable_seqscan = off set jit = off as $$
+declare
+    v_moved bigint;
+begin
+    if k.status = 'scheduled' then
+        update divvy.task t set run_at = p_at, due_at = p_at, reason = case when p_at > p_now then 'run_at' else t.reason end,
+            priority = coalesce(p_priority, t.priority) where t.id = k.id;
+        return 1;
+    end if;
+    with moved as (
+        update divvy.unit u set state = case when p_at > p_now then 'delayed' else 'ready' end::divvy.split_status, due_at = p_at,
+            reason = case when p_at > p_now then 'run_at' end, key = nextval('divvy.key'), priority = coalesce(p_priority, u.priority)
+        where u.id = any (array(
+                select x.id from divvy.share x where x.share_of = k.id and x.state in ('ready', 'delayed') order by x.id for update skip locked)
+            || k.id) and u.state in ('ready', 'delayed') and u.reason is distinct from 'paused'
+        returning u.id)
+    select count(*) into v_moved from moved;
+    return v_moved;
+end $$;
+
 -- Takes an execute split out of its task: reduce does not wait for it, and it counts neither as failed nor as done.
--- Errors: DV004 (a plan, a reduce, or ended well), DV011. Locks: the task, then the split.
+-- Errors: DV004 (a plan, a reduce, ended well, or being completed just now), DV011. Locks: the task; the split only if it is
+-- free, since a batch that holds it may be waiting for the task.
 create or replace function divvy.skip_split(split_id bigint, reason text default null) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -226,7 +244,11 @@ begin
         perform divvy.unknown('split', skip_split.split_id::text);
     end if;
     k := divvy.locked_task(coalesce(u.share_of, u.id));
-    select * into u from divvy.unit x where x.id = u.id and x.state is not null for update;
+    select * into u from divvy.unit x where x.id = u.id and x.state is not null for update skip locked;
+    if not found then
+        raise exception using errcode = 'DV004', message = format('split %s of task %s is being written by somebody else just now: try again',
+            skip_split.split_id, k.id);
+    end if;
     if k.finished_at is not null or u.phase <> 'execute' or u.state not in ('ready', 'delayed', 'running', 'failed') then
         raise exception using errcode = 'DV004', message = format('split %s of task %s is %s in phase %s, the task is %s: it can''t be skipped',
             u.id, k.id, u.state, u.phase, k.status);
@@ -240,7 +262,8 @@ begin
     perform divvy.end_split(u, 'skipped', coalesce(skip_split.reason, 'skipped'), null, false);
 end $$;
 
--- Deletes payloads, results, errors and logs of an ended task now; the rows and their history stay.
+-- Deletes payloads, results, errors and logs of an ended task now, edits of its payload in the log of decisions included;
+-- the rows and their history stay.
 -- Errors: DV004 (open), DV011. Locks: the task, then its splits.
 create or replace function divvy.forget(task_id bigint) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -255,6 +278,8 @@ begin
     update divvy.share s set payload = null, result = null, error = null, checkpoint = null where s.share_of = k.id;
     delete from divvy.split_log l where l.split_id = k.id or l.split_id in (select s.id from divvy.share s where s.share_of = k.id);
     update divvy.attempt a set error = null where a.task_id = k.id;
+    update divvy.event e set before = e.before - 'payload', after = e.after - 'payload'
+    where e.object = 'task' and e.object_id = k.id::text and e.verb = 'update_task';
     perform divvy.record('forget', 'task', k.id::text, null, null, null);
 end $$;
 
@@ -307,8 +332,8 @@ language plpgsql set enable_seqscan = off set jit = off as $$
 begin
     if p_until > divvy.clock() then
         update divvy.unit u set state = 'delayed', due_at = p_until, reason = 'paused'
-        where u.id = any (array(
-                select x.id from divvy.share x where x.share_of = p_task and x.state = 'ready' order by x.id for update skip locked) || p_task)
+        where u.id = any (array(select t.id from divvy.task t where t.id = p_task and t.state = 'ready' for update skip locked)
+                || array(select x.id from divvy.share x where x.share_of = p_task and x.state = 'ready' order by x.id for update skip locked))
             and u.state = 'ready';
     end if;
 end $$;

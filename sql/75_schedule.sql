@@ -148,7 +148,7 @@ declare
     v_fired int := 0;
 begin
     update divvy.schedule p set status = 'active', paused_until = null, reason = null
-    where p.status = 'paused' and p.paused_until <= v_now;
+    where p.id = any (array(select d.id from divvy.schedule d where d.status = 'paused' and d.paused_until <= v_now for update skip locked));
     for s in select * from divvy.schedule d where d.status = 'active' and d.next_fire_at <= v_now
         order by d.next_fire_at limit fire_due.max for update skip locked
     loop
@@ -172,6 +172,11 @@ declare
     v_missed int := 0;
     v_task bigint;
 begin
+    -- A cron moment that was planned ahead and is overdue now: later ones may be due too, which only the planner can say.
+    if s.cron is not null and s.planned_at < v_at and v_at < p_now - interval '1 s' then
+        update divvy.schedule d set next_fire_at = null where d.id = s.id;
+        return false;
+    end if;
     s.fired_through := v_at;
     v_next := divvy.next_moment(s, v_at);
     -- Catch up with the latest: what is due before it was missed while nobody looked.
@@ -283,7 +288,7 @@ begin
     foreach v_at in array missed loop
         perform divvy.decide_moment(s, v_at, 'missed', null, 'nobody was there to fire it', divvy.clock());
     end loop;
-    update divvy.schedule d set next_fire_at = plan_schedule.next_fire_at,
+    update divvy.schedule d set next_fire_at = plan_schedule.next_fire_at, planned_at = divvy.clock(),
         status = case when plan_schedule.next_fire_at is null then 'done' else d.status end,
         reason = case when plan_schedule.next_fire_at is null then 'no moment is left' end
     where d.id = s.id;

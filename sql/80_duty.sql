@@ -39,7 +39,8 @@ begin
     for v_type in select t.name from divvy.task_type t order by t.name loop
         v_count := v_count + divvy.start_scheduled(v_type, max);
     end loop;
-    update divvy.task_type t set paused_until = null, pause_reason = null where t.paused_until <= v_now;
+    update divvy.task_type t set paused_until = null, pause_reason = null
+    where t.name = any (array(select p.name from divvy.task_type p where p.paused_until <= v_now for update skip locked));
     update divvy.task t set paused_until = null, pause_reason = null
     where t.id = any (array(select p.id from divvy.task p where p.paused_until <= v_now and p.finished_at is null for update skip locked));
     for v_paused in select p.id, p.paused_until from divvy.task p where p.paused_until > v_now and p.finished_at is null order by p.paused_until limit max loop
@@ -59,10 +60,10 @@ declare
     l divvy.lease;
     v_taken int := 0;
 begin
-    if not pg_try_advisory_xact_lock(divvy.lock_of('reclaim')) then
+    v_resumed := divvy.pulse_beat(v_now);
+    if v_resumed is null then
         return 0;
     end if;
-    v_resumed := divvy.pulse_beat(v_now);
     for l in select * from divvy.lease x
         where x.lease_until <= v_now and (v_resumed + x.length <= v_now or x.deadline_at <= v_now - x.length)
         order by x.token limit reclaim.max for update skip locked
@@ -74,13 +75,15 @@ begin
     return v_taken;
 end $$;
 
--- Notes that reclaim runs; returns since when it has been running without a pause.
+-- Notes that reclaim runs; returns since when it has been running without a pause. Null: somebody else is at it, and is
+-- not waited for, since each of two ticks may hold what the other wants next.
 create or replace function divvy.pulse_beat(p_now timestamptz) returns timestamptz
 language sql as $$
     update divvy.pulse set
         resumed_at = case when reclaimed_at > p_now - interval '10 s' and reclaimed_at <= p_now
             and server_start = pg_postmaster_start_time() then resumed_at else p_now end,
         reclaimed_at = p_now, server_start = pg_postmaster_start_time()
+    where singleton = (select p.singleton from divvy.pulse p for update skip locked)
     returning resumed_at
 $$;
 
@@ -238,7 +241,9 @@ begin
         lateral (select u.key from divvy.unit u where u.task_type = l.task_type and u.lane = l.lane and u.state = 'ready' order by u.key desc limit 1) x;
     perform setval('divvy.key', v_highest) from divvy.key s where s.last_value < v_highest;
     perform setval('divvy.id', m.id) from divvy.id s, (select max(u.id) as id from divvy.unit u) m where s.last_value < m.id;
-    perform setval('divvy.token', m.token) from divvy.token s, (select max(x.token) as token from divvy.lease x) m where s.last_value < m.token;
+    perform setval('divvy.token', m.token) from divvy.token s,
+        (select greatest((select max(x.token) from divvy.lease x), (select max(a.token) from divvy.attempt a)) as token) m
+    where s.last_value < m.token;
     update divvy.lane l set mark = least(l.mark, (
         select u.key - 1 from divvy.unit u where u.task_type = l.task_type and u.lane = l.lane and u.state = 'ready' order by u.key limit 1));
 end $$;
@@ -258,7 +263,9 @@ begin
     update divvy.task k set dedupe_held = false
     where k.id = any (array(select t.id from divvy.task t where t.dedupe_until <= v_now and t.dedupe_held limit prune.max for update skip locked));
     v_ids := array(select k.id from divvy.task k join divvy.task_type t on t.name = k.task_type
-        where k.finished_at <= v_now - case k.status when 'succeeded' then t.retention_succeeded else t.retention_others end
+        -- The shortest retention bounds the look: without it every pass would read all that has ended.
+        where k.finished_at <= v_now - (select min(least(r.retention_succeeded, r.retention_others)) from divvy.task_type r)
+            and k.finished_at <= v_now - case k.status when 'succeeded' then t.retention_succeeded else t.retention_others end
             and not (k.dedupe_key is not null and k.dedupe_held)
         order by k.finished_at limit prune.max for update of k skip locked);
     v_shares := array(select s.id from divvy.share s where s.share_of = any (v_ids));

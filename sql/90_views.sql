@@ -2,13 +2,22 @@
 
 -- Every split there is now: shares, and tasks that are their own plan, reduce or only split.
 create or replace view divvy.split as
-select u.id, coalesce(u.share_of, u.id) as task_id, u.task_type, u.phase::text as phase, u.split_no,
+select u.id, u.task_id, u.task_type, u.phase::text as phase, u.split_no,
     -- A paused type claims nothing: what is ready of it waits for the pause to end.
     case when u.state = 'ready' and t.paused_until > divvy.clock() then 'delayed' else u.state::text end as status,
     case when u.state = 'ready' and t.paused_until > divvy.clock() then 'type paused' else u.reason end as reason,
     u.priority, u.due_at, u.attempt + (u.state = 'running')::int as attempt, u.attempt_base + coalesce(u.max_attempts, t.max_attempts) as max_attempts,
     u.crashes, u.continuation, u.token, u.worker, u.started_at, u.finished_at, u.progress, u.checkpoint, u.payload, u.result, u.error, u.group_key
-from divvy.unit u left join divvy.task_type t on t.name = u.task_type
+from (
+    -- Two arms, so that a look at one task's splits finds them by index.
+    select k.id as task_id, k.id, k.task_type, k.phase, k.split_no, k.state, k.reason, k.priority, k.due_at, k.attempt, k.attempt_base, k.max_attempts,
+        k.crashes, k.continuation, k.token, k.worker, k.started_at, k.finished_at, k.progress, k.checkpoint, k.payload, k.result, k.error, k.group_key
+    from divvy.task k
+    union all
+    select s.share_of, s.id, s.task_type, s.phase, s.split_no, s.state, s.reason, s.priority, s.due_at, s.attempt, s.attempt_base, s.max_attempts,
+        s.crashes, s.continuation, s.token, s.worker, s.started_at, s.finished_at, s.progress, s.checkpoint, s.payload, s.result, s.error, s.group_key
+    from divvy.share s) u
+left join divvy.task_type t on t.name = u.task_type
 where u.state is not null;
 
 -- Every attempt: those that ended badly, and the last of each split.
@@ -16,10 +25,10 @@ create or replace view divvy.split_attempt as
 select a.split_id, a.token, a.task_id, a.attempt, a.phase::text as phase, a.worker, a.outcome, a.error, a.started_at, a.finished_at
 from divvy.attempt a
 union all
-select u.id, u.token, coalesce(u.share_of, u.id), u.attempt + (u.state = 'running')::int, u.phase::text, u.worker, u.state::text, null,
-    u.started_at, u.finished_at
-from divvy.unit u
-where u.state in ('running', 'succeeded') and u.token is not null;
+select s.id, s.token, s.task_id, s.attempt, s.phase, s.worker, s.status, null,
+    s.started_at, s.finished_at
+from divvy.split s
+where s.status in ('running', 'succeeded') and s.token is not null;
 
 create or replace view divvy.task_overview as
 select k.id as task_id, k.task_type, k.status::text as status, k.priority, k.labels, k.group_key, k.dedupe_key,

@@ -9,6 +9,7 @@ pub mod args;
 pub mod completions;
 pub mod database;
 pub mod db;
+pub mod demo;
 pub mod doctor;
 pub mod enqueue;
 pub mod follow;
@@ -68,6 +69,11 @@ impl Global {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run a real batch job on real data, kill one of its workers, and prove the result
+    Demo(demo::Args),
+    /// (internal) One worker process of the demo, until its standard input is closed
+    #[command(name = crate::demo::workers::SUBCOMMAND, hide = true)]
+    DemoWorker,
     /// Bring the database to this version's schema
     Migrate(migrate::Args),
     /// Serve HTTP, lead, and run the types written in SQL
@@ -108,6 +114,8 @@ enum Command {
 async fn run(cli: Cli) -> anyhow::Result<()> {
     let global = &cli.global;
     match cli.command {
+        Command::Demo(args) => demo::run(args, global).await,
+        Command::DemoWorker => demo::work(global).await,
         Command::Migrate(args) => migrate::run(args, global).await,
         Command::Serve(args) => serve::run(args, global).await,
         Command::Enqueue(args) => enqueue::run(args, global).await,

@@ -61,11 +61,22 @@ impl Embedded {
         let start = cluster.lock("start.lock")?;
         start.exclusive_within(LOCK_WAIT_MAX).await?;
         let child = if cluster.answers().await { None } else { Some(cluster.start(settings).await?) };
-        cluster.raise_linger(settings.linger)?;
-        watchdog::spawn(&cluster, settings)?;
         let started = Self { cluster, users, child };
-        started.create_database(DATABASE).await?;
-        Ok(started)
+        match started.settle(settings).await {
+            Ok(()) => Ok(started),
+            Err(error) => {
+                // A server nobody watches would stay for ever.
+                started.stop_if_last().await.ok();
+                Err(error)
+            }
+        }
+    }
+
+    /// What a running server still needs.
+    async fn settle(&self, settings: &Settings) -> Result<()> {
+        watchdog::spawn(&self.cluster, settings)?;
+        self.create_database(DATABASE).await?;
+        self.cluster.raise_linger(settings.linger)
     }
 
     /// The address of `database` in this server, for divvy, psql and any libpq program.

@@ -9,7 +9,7 @@ mod fire;
 mod term;
 
 pub use duty::{BATCH, Duty, Report};
-pub use fire::plan;
+pub use fire::fire;
 
 use crate::store::{Store, lead};
 use crate::{Error, ErrorKind, Result};

@@ -18,6 +18,7 @@ mod settle;
 mod signals;
 mod sql_host;
 mod sql_type;
+mod tick;
 
 pub use builder::Builder;
 pub use sql_host::{RoleAccess, SqlHost};
@@ -179,9 +180,10 @@ impl Worker {
         let leases = Arc::new(Leases::default());
         let beating =
             tokio::spawn(heartbeat::beat(self.core.clone(), leases.clone(), signals.clone(), first));
+        let ticking = tokio::spawn(tick::tick(self.core.clone(), signals.clone()));
         let summary = Dispatcher::new(self.core.clone(), self.lanes(), leases, signals.clone()).run().await;
         signals.done.cancel();
-        let _ = beating.await;
+        let _ = tokio::join!(beating, ticking);
         Ok(summary)
     }
 

@@ -10,7 +10,6 @@ use sqlx::PgPool;
 use std::time::Duration;
 
 /// A database that is ready for use. Keep it as long as the pool is used: it keeps the embedded Postgres up.
-#[derive(Debug)]
 pub struct Database {
     /// For work.
     pub pool: PgPool,

@@ -82,6 +82,8 @@ async fn psql(global: &Global, args: Vec<OsString>) -> anyhow::Result<()> {
     };
     let program = Settings::from_env().ok().and_then(|settings| embedded::program(&settings, "psql"));
     let program = program.unwrap_or_else(|| PathBuf::from("psql"));
+    // Ctrl-C in psql cancels a query; it must not end us, who keep the server for it.
+    let _caught = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     let status =
         tokio::process::Command::new(&program).arg(url).args(args).status().await.with_context(|| {
             format!(

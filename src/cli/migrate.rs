@@ -2,8 +2,9 @@
 
 use super::{Global, database};
 use crate::store::migrate::{self, Status};
-use anyhow::bail;
+use anyhow::{Context, bail};
 use serde_json::json;
+use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
 /// Arguments of `divvy migrate`.
@@ -23,8 +24,11 @@ pub struct Args {
 /// When the database cannot be migrated, or with `--check` is not current.
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     if args.dump_sql {
-        print!("{}", migrate::dump());
-        return Ok(());
+        return match std::io::stdout().write_all(migrate::dump().as_bytes()) {
+            // The reader has seen enough, as `head` does.
+            Err(cause) if cause.kind() == ErrorKind::BrokenPipe => Ok(()),
+            outcome => outcome.context("writing the script"),
+        };
     }
     let (addresses, guard) = database::locate(global, Duration::ZERO).await?;
     let outcome = if args.check {

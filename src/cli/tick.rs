@@ -26,9 +26,12 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
 async fn tick(database: &database::Database, max: i32, as_json: bool) -> anyhow::Result<()> {
     let mut connection = database.pool.acquire().await.map_err(crate::Error::from)?;
     // Cron is parsed in Rust alone: this tick does what the SQL function of that name cannot.
-    let planned = leader::plan(&mut connection).await?;
+    let (planned, fired) = leader::fire(&mut connection, max).await?;
     let mut done = vec![("plan".to_owned(), i32::try_from(planned)?)];
     done.extend(duty::tick(&mut *connection, max).await?);
+    if let Some((_, count)) = done.iter_mut().find(|(duty, _)| duty == "fire") {
+        *count += fired;
+    }
     if as_json {
         let duties: Vec<_> = done.iter().map(|(duty, done)| json!({ "duty": duty, "done": done })).collect();
         println!("{}", json!({ "duties": duties }));

@@ -66,7 +66,8 @@ async fn work(args: &Args, database: &database::Database) -> anyhow::Result<()> 
 
 /// Says what it serves now. Types that come later are served too.
 async fn announce(args: &Args, pool: &PgPool) -> anyhow::Result<()> {
-    let there: Vec<String> = statement::sql_types(pool).await?.into_iter().map(|steps| steps.name).collect();
+    let there: Vec<String> =
+        statement::sql_types(pool, None).await?.into_iter().map(|steps| steps.name).collect();
     let wanted = |name: &&String| args.types.is_empty() || args.types.contains(name);
     let served: Vec<&str> = there.iter().filter(wanted).map(String::as_str).collect();
     let missing: Vec<&str> =

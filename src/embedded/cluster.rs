@@ -1,13 +1,13 @@
 //! One cluster: its folder, making it, starting it, stopping it.
 
-use super::lock::LockFile;
+use super::lock::{self, LockFile};
 use super::user::{self, Account};
 use super::{Binaries, Durability, Settings, download, stale};
 use crate::store::connect;
 use crate::{Error, ErrorKind, Result};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom};
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,8 @@ use tokio::time::Instant;
 const SUPERUSER: &str = "postgres";
 /// A socket's path must fit into the kernel's 108 bytes, with `/.s.PGSQL.5432` and a final NUL.
 const SOCKET_DIR_BYTES_MAX: usize = 90;
+/// The SQLSTATE of a server that is well and full.
+const TOO_MANY_CONNECTIONS: &str = "53300";
 /// How long a start may take; recovery after a crash is part of it.
 const START_MAX: Duration = Duration::from_secs(120);
 /// How long a fast shutdown may take before it becomes an immediate one.
@@ -91,8 +93,11 @@ impl Cluster {
             .ssl_mode(PgSslMode::Disable)
     }
 
+    /// The server takes connections, or would if it had one left.
     pub async fn answers(&self) -> bool {
-        connect::connect(&self.options("postgres")).await.is_ok()
+        let Err(error) = connect::connect(&self.options("postgres")).await else { return true };
+        let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<sqlx::Error>());
+        cause.and_then(|cause| cause.as_database_error()?.code()).as_deref() == Some(TOO_MANY_CONNECTIONS)
     }
 
     /// Somebody is connected, such as a person with psql.
@@ -278,12 +283,16 @@ impl Cluster {
         if linger <= self.linger() {
             return Ok(());
         }
-        fs::write(&path, linger.as_millis().to_string()).map_err(|cause| at(&path, &cause))
+        let written = lock::options()
+            .truncate(true)
+            .open(&path)
+            .and_then(|mut file| file.write_all(linger.as_millis().to_string().as_bytes()));
+        written.map_err(|cause| at(&path, &cause))
     }
 
     fn log(&self) -> Result<File> {
         let path = self.root.join("postgres.log");
-        OpenOptions::new().create(true).append(true).open(&path).map_err(|cause| at(&path, &cause))
+        lock::options().append(true).open(&path).map_err(|cause| at(&path, &cause))
     }
 
     /// Where this start's part of the log will begin.

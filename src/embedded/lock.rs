@@ -2,6 +2,7 @@
 
 use crate::{Error, ErrorKind, Result};
 use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -18,8 +19,11 @@ pub(super) struct LockFile {
 
 impl LockFile {
     pub fn open(path: &Path) -> Result<Self> {
-        let file = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(path);
-        file.map(|file| Self { file, path: path.into() }).map_err(|cause| failed(path, cause))
+        options()
+            .truncate(false)
+            .open(path)
+            .map(|file| Self { file, path: path.into() })
+            .map_err(|cause| failed(path, cause))
     }
 
     /// Takes the lock for this process alone, at once or not at all. False: somebody else has it, and a
@@ -71,6 +75,18 @@ impl LockFile {
             Err(TryLockError::Error(cause)) => Err(failed(&self.path, cause)),
         }
     }
+}
+
+/// How every file of ours is opened. Root works in a folder that belongs to somebody else, who might have put a
+/// link to another file in our file's place: links are not followed.
+pub(super) fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options
+        .create(true)
+        .read(true)
+        .write(true)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+    options
 }
 
 fn failed(path: &Path, cause: std::io::Error) -> Error {

@@ -2,6 +2,7 @@
 //! now belongs to a zombie (a container whose first process does not reap) or to another program.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// The process named by the pid file in `data`, when it is this data folder's server and alive.
@@ -32,10 +33,12 @@ fn works_in(process: impl AsRef<Path>, data: &Path) -> bool {
     let process = process.as_ref();
     match fs::read_link(process.join("cwd")) {
         Ok(here) => fs::canonicalize(data).is_ok_and(|data| data == here),
-        // Root in a container without SYS_PTRACE may not look: then any living postgres counts, to be safe.
+        // Root in a container without SYS_PTRACE may not look: then any living postgres of the folder's owner
+        // counts, to be safe. One of another user's cannot be ours.
         Err(cause) if cause.kind() == std::io::ErrorKind::PermissionDenied => {
+            let owner = |path: &Path| fs::metadata(path).map(|meta| meta.uid()).ok();
             let stat = fs::read_to_string(process.join("stat")).unwrap_or_default();
-            stat.contains("(postgres) ") && !stat.contains("(postgres) Z")
+            owner(process) == owner(data) && stat.contains("(postgres) ") && !stat.contains("(postgres) Z")
         }
         Err(_) => false,
     }
@@ -60,7 +63,7 @@ mod tests {
     use std::process::{Child, Command};
 
     fn sleeper(here: &Path) -> Child {
-        Command::new("sleep").arg("600").current_dir(here).spawn().unwrap()
+        Command::new("sleep").arg("60").current_dir(here).spawn().unwrap()
     }
 
     fn end(mut child: Child) {

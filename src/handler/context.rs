@@ -27,7 +27,6 @@ pub struct Context<'c> {
     split: Claimed,
     cancelled: CancellationToken,
     stopping: CancellationToken,
-    progress: Option<f32>,
     pub(crate) door: Door<'c>,
 }
 
@@ -38,7 +37,7 @@ impl<'c> Context<'c> {
         stopping: CancellationToken,
         door: Door<'c>,
     ) -> Self {
-        Self { split, cancelled, stopping, progress: None, door }
+        Self { split, cancelled, stopping, door }
     }
 
     /// The task.
@@ -134,10 +133,13 @@ impl<'c> Context<'c> {
     /// # Errors
     /// LeaseLost: stop. OverLimit above 256 KiB.
     pub async fn save_checkpoint<T: Serialize + Sync>(&mut self, state: &T) -> Result<()> {
-        let state = raw(state, "checkpoint")?;
-        self.store_checkpoint(state.clone()).await?;
-        self.split.checkpoint = Some(state);
-        Ok(())
+        let (split, token, state) = (self.split.split_id, self.split.token, raw(state, "checkpoint")?);
+        self.split.checkpoint = Some(state.clone());
+        self.door
+            .call(move |c| {
+                Box::pin(async move { complete::checkpoint(c, split, token, Some(&state), None).await })
+            })
+            .await
     }
 
     /// Says how far this split is, 0 to 1.
@@ -145,23 +147,10 @@ impl<'c> Context<'c> {
     /// # Errors
     /// LeaseLost: stop.
     pub async fn progress(&mut self, done: f32) -> Result<()> {
-        self.progress = Some(done.clamp(0.0, 1.0));
-        let (split, token, progress) = (self.split.split_id, self.split.token, self.progress);
-        let state = self.split.checkpoint.clone();
+        let (split, token, done) = (self.split.split_id, self.split.token, done.clamp(0.0, 1.0));
         self.door
             .call(move |c| {
-                Box::pin(
-                    async move { complete::checkpoint(c, split, token, state.as_deref(), progress).await },
-                )
-            })
-            .await
-    }
-
-    async fn store_checkpoint(&mut self, state: Box<RawValue>) -> Result<()> {
-        let (split, token, progress) = (self.split.split_id, self.split.token, self.progress);
-        self.door
-            .call(move |c| {
-                Box::pin(async move { complete::checkpoint(c, split, token, Some(&state), progress).await })
+                Box::pin(async move { complete::checkpoint(c, split, token, None, Some(done)).await })
             })
             .await
     }
@@ -275,9 +264,11 @@ fn null() -> Box<RawValue> {
 }
 
 fn typed<T: DeserializeOwned>(value: Option<&RawValue>, what: &str) -> Result<Option<T>> {
-    value.map(|raw| serde_json::from_str(raw.get())).transpose().map_err(|error| {
-        Error::new(ErrorKind::Protocol, format!("the {what} can't be read: {error}")).caused_by(error)
-    })
+    value.filter(|raw| raw.get() != "null").map(|raw| serde_json::from_str(raw.get())).transpose().map_err(
+        |error| {
+            Error::new(ErrorKind::Protocol, format!("the {what} can't be read: {error}")).caused_by(error)
+        },
+    )
 }
 
 fn raw<T: Serialize>(value: &T, what: &str) -> Result<Box<RawValue>> {

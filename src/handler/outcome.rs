@@ -16,7 +16,7 @@ pub enum Outcome<T> {
     /// Not finished: call again after `after`, with `state` as the checkpoint. Uses no attempt and may
     /// repeat without end. Nothing written through the transaction stays.
     Continue {
-        /// What the next call finds in [`crate::handler::Context::checkpoint`].
+        /// What the next call finds in [`crate::handler::Context::checkpoint`]; null leaves there what is there.
         state: Value,
         /// How long to wait.
         after: Duration,
@@ -27,7 +27,7 @@ pub enum Outcome<T> {
 ///
 /// It is deliberately no [`StdError`] itself, so that `?` can make it from everything that is.
 pub struct HandlerError {
-    class: String,
+    class: Option<String>,
     message: String,
     retry_in: Option<Duration>,
 }
@@ -35,13 +35,14 @@ pub struct HandlerError {
 impl HandlerError {
     /// A failure from a message or a boxed error (`anyhow::Error` included).
     pub fn new(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { class: "error".to_owned(), message: chain(error.into().as_ref()), retry_in: None }
+        Self { class: None, message: chain(error.into().as_ref()), retry_in: None }
     }
 
-    /// Names the class, by which dead splits are grouped. Default: the error's type.
+    /// Names the class, by which dead splits are grouped. Default: the error's type; without one they are grouped
+    /// by the first line of the message.
     #[must_use]
     pub fn class(mut self, class: impl Into<String>) -> Self {
-        self.class = class.into();
+        self.class = Some(class.into());
         self
     }
 
@@ -68,13 +69,16 @@ impl<E: StdError + Send + Sync + 'static> From<E> for HandlerError {
             (Some(first), Some(last)) if first != last => format!("{first}::{last}"),
             _ => plain.to_owned(),
         };
-        Self { class, message: chain(&error), retry_in: None }
+        Self { class: Some(class), message: chain(&error), retry_in: None }
     }
 }
 
 impl fmt::Debug for HandlerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.class, self.message)
+        match &self.class {
+            Some(class) => write!(f, "{class}: {}", self.message),
+            None => f.write_str(&self.message),
+        }
     }
 }
 
@@ -106,7 +110,7 @@ pub(crate) enum Settlement {
     Complete(Option<Box<RawValue>>),
     /// `fail`.
     Fail {
-        /// `{"class", "message"}`.
+        /// `{"class", "message"}`; the class only where there is one.
         error: Value,
         /// False: for good.
         retry: bool,
@@ -129,11 +133,11 @@ pub(crate) fn settlement(answer: Result<Outcome<Option<Box<RawValue>>>, HandlerE
     match answer {
         Ok(Outcome::Complete(result)) => Settlement::Complete(result),
         Ok(Outcome::Stop(reason)) => {
-            Settlement::Fail { error: error_json("stop", &reason), retry: false, retry_in: None }
+            Settlement::Fail { error: error_json(None, &reason), retry: false, retry_in: None }
         }
         Ok(Outcome::Continue { state, after }) => Settlement::Snooze { after, state },
         Err(failure) => Settlement::Fail {
-            error: error_json(&failure.class, &failure.message),
+            error: error_json(failure.class.as_deref(), &failure.message),
             retry: true,
             retry_in: failure.retry_in,
         },
@@ -146,11 +150,14 @@ const CLASS_BYTES_MAX: usize = 200;
 
 /// An error that can always be stored: no NUL (Postgres refuses it), and short enough also when escaped.
 /// A split whose failure cannot be recorded would be claimed for ever.
-pub(crate) fn error_json(class: &str, message: &str) -> Value {
-    let class = clipped(class, CLASS_BYTES_MAX);
+pub(crate) fn error_json(class: Option<&str>, message: &str) -> Value {
+    let class = class.map(|class| clipped(class, CLASS_BYTES_MAX));
     let mut message = clipped(message, ERROR_BYTES_MAX);
     loop {
-        let error = json!({ "class": class, "message": message });
+        let error = match &class {
+            Some(class) => json!({ "class": class, "message": message }),
+            None => json!({ "message": message }),
+        };
         if error.to_string().len() <= ERROR_BYTES_MAX + CLASS_BYTES_MAX {
             return error;
         }
@@ -177,7 +184,7 @@ mod tests {
     #[test]
     fn an_error_can_always_be_stored() {
         for message in ["a\0b".to_owned(), "\u{1}".repeat(200_000), "ä".repeat(100_000), String::new()] {
-            let error = error_json("c\0lass", &message).to_string();
+            let error = error_json(Some("c\0lass"), &message).to_string();
             assert!(error.len() <= 64 * 1024, "{} bytes", error.len());
             assert!(!error.contains("\\u0000"));
         }
@@ -189,7 +196,7 @@ mod tests {
         let outer = crate::Error::new(crate::ErrorKind::Database, "could not write").caused_by(inner);
         let failure = HandlerError::from(outer);
         assert_eq!(failure.message(), "could not write: disk full");
-        assert_eq!(failure.class, "divvy::Error");
+        assert_eq!(failure.class.as_deref(), Some("divvy::Error"));
     }
 
     #[test]

@@ -60,10 +60,7 @@ impl Duty {
 
     async fn pass(self, connection: &mut PgConnection) -> Result<i32> {
         match self {
-            Self::Fire => {
-                fire::plan(connection).await?;
-                duty::fire_due(connection, BATCH).await
-            }
+            Self::Fire => fire::fire(connection, BATCH).await.map(|(_, fired)| fired),
             Self::Promote => duty::promote(connection, BATCH).await,
             Self::Settle => duty::settle(connection, BATCH).await,
             Self::Reclaim => duty::reclaim(connection, BATCH).await,

@@ -1,7 +1,8 @@
 //! The plan of cron schedules: what only the cron parser can say. All else about firing is in `sql/`.
 
 use crate::Result;
-use crate::store::duty::{self, Unplanned};
+use crate::id::ScheduleId;
+use crate::store::duty::{self, Planned, Unplanned};
 use crate::trigger::Trigger;
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
@@ -15,42 +16,58 @@ const MISSED_MAX: usize = 100;
 /// What follows for one schedule.
 #[derive(Debug, PartialEq)]
 enum Plan {
-    /// Its next moment, none meaning never again; what lies between and is not made up for.
-    Next { at: Option<DateTime<Utc>>, missed: Vec<DateTime<Utc>> },
+    /// Its next moment.
+    Next(Planned),
     /// It can't be understood.
     Refuse { reason: String },
 }
 
-/// Gives every unplanned cron schedule its next moment, or refuses it. Returns how many were planned. One
-/// that fails is logged and stays for the next pass; the others are planned all the same.
+/// Plans, and makes the tasks of all moments that have come, at most `max` at a time. Returns how many were
+/// planned and how many fired.
 ///
 /// # Errors
-/// When the schedules can't be read.
-pub async fn plan(connection: &mut PgConnection) -> Result<usize> {
-    let mut planned = 0;
-    for schedule in duty::schedules_to_plan(&mut *connection, PLAN_MAX).await? {
-        match carry_out(connection, &schedule).await {
-            Ok(()) => planned += 1,
-            Err(error) => {
-                let (id, name) = (schedule.schedule_id, &schedule.name);
-                tracing::warn!(schedule.id = %id, schedule.name = %name, %error, "schedule {name} was not planned: {error}");
+/// When the database refuses or is lost.
+pub async fn fire(connection: &mut PgConnection, max: i32) -> Result<(usize, i32)> {
+    let mut planned = plan(connection).await?;
+    let mut fired = duty::fire_due(&mut *connection, max).await?;
+    // A moment that was planned ahead and is overdue was handed back, for later ones may be due too; and what
+    // has fired needs its next moment.
+    let again = plan(connection).await?;
+    if again > 0 {
+        planned += again;
+        fired += duty::fire_due(connection, max).await?;
+    }
+    Ok((planned, fired))
+}
+
+/// Gives every unplanned cron schedule its next moment, or refuses it. Returns how many it was. One that
+/// fails is logged and stays for the next pass; the others are planned all the same.
+async fn plan(connection: &mut PgConnection) -> Result<usize> {
+    let schedules = duty::schedules_to_plan(&mut *connection, PLAN_MAX).await?;
+    let mut plans = Vec::with_capacity(schedules.len());
+    for schedule in &schedules {
+        match decide(schedule) {
+            Plan::Next(plan) => plans.push(plan),
+            Plan::Refuse { reason } => {
+                let refused = duty::refuse_schedule(&mut *connection, schedule.schedule_id, &reason).await;
+                log_failure(schedule.schedule_id, refused);
             }
         }
     }
-    Ok(planned)
-}
-
-async fn carry_out(connection: &mut PgConnection, schedule: &Unplanned) -> Result<()> {
-    match decide(schedule) {
-        Plan::Next { at, missed } => {
-            // False says that another leader was first: its plan is as good.
-            duty::plan_schedule(connection, schedule.schedule_id, schedule.planned_from, at, &missed).await?;
-        }
-        Plan::Refuse { reason } => {
-            duty::refuse_schedule(connection, schedule.schedule_id, &reason).await?;
+    // Together, for one commit; one by one where that fails, so that none keeps the others back.
+    if !plans.is_empty() && duty::plan_schedules(&mut *connection, &plans).await.is_err() {
+        for plan in &plans {
+            let planned = duty::plan_schedules(&mut *connection, std::slice::from_ref(plan)).await;
+            log_failure(plan.schedule_id, planned);
         }
     }
-    Ok(())
+    Ok(schedules.len())
+}
+
+fn log_failure(schedule: ScheduleId, outcome: Result<()>) {
+    if let Err(error) = outcome {
+        tracing::warn!(schedule.id = %schedule, %error, "schedule {schedule} was not planned: {error}");
+    }
 }
 
 /// After a downtime the latest moment fires, those before it are missed: a start never floods.
@@ -60,15 +77,18 @@ fn decide(schedule: &Unplanned) -> Plan {
         Err(error) => return Plan::Refuse { reason: error.to_string() },
     };
     let from = schedule.planned_from;
+    let next = |next_fire_at, missed| {
+        Plan::Next(Planned { schedule_id: schedule.schedule_id, planned_from: from, next_fire_at, missed })
+    };
     // It fires before ends_at, not at it; Postgres counts in microseconds.
     let end = schedule.ends_at.map_or(DateTime::<Utc>::MAX_UTC, |end| end - TimeDelta::microseconds(1));
     let Some(latest) = trigger.last_until(from, from, schedule.server_now.min(end)) else {
         let at = trigger.next_after(from, from).filter(|at| *at <= end);
-        return Plan::Next { at, missed: Vec::new() };
+        return next(at, Vec::new());
     };
     let mut missed = trigger.moments(from, from, latest, MISSED_MAX);
     missed.retain(|moment| *moment < latest);
-    Plan::Next { at: Some(latest), missed }
+    next(Some(latest), missed)
 }
 
 fn trigger(schedule: &Unplanned) -> Result<Trigger> {
@@ -79,7 +99,6 @@ fn trigger(schedule: &Unplanned) -> Result<Trigger> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::ScheduleId;
 
     fn at(text: &str) -> DateTime<Utc> {
         format!("2026-11-20T{text}Z").parse().unwrap()
@@ -99,26 +118,29 @@ mod tests {
         }
     }
 
+    /// The next moment and the missed ones.
+    fn planned(schedule: &Unplanned) -> (Option<DateTime<Utc>>, Vec<DateTime<Utc>>) {
+        match decide(schedule) {
+            Plan::Next(plan) => (plan.next_fire_at, plan.missed),
+            Plan::Refuse { reason } => panic!("refused: {reason}"),
+        }
+    }
+
     #[test]
     fn what_is_not_due_yet_is_planned_without_a_miss() {
-        let plan = decide(&schedule("0 * * * *", "12:00:00", "12:00:01"));
-        assert_eq!(plan, Plan::Next { at: Some(at("13:00:00")), missed: vec![] });
+        let plan = planned(&schedule("0 * * * *", "12:00:00", "12:00:01"));
+        assert_eq!(plan, (Some(at("13:00:00")), vec![]));
     }
 
     #[test]
     fn after_a_downtime_the_latest_moment_fires_and_the_earlier_are_missed() {
-        let plan = decide(&schedule("0 * * * *", "12:00:00", "15:30:00"));
-        assert_eq!(
-            plan,
-            Plan::Next { at: Some(at("15:00:00")), missed: vec![at("13:00:00"), at("14:00:00")] }
-        );
+        let plan = planned(&schedule("0 * * * *", "12:00:00", "15:30:00"));
+        assert_eq!(plan, (Some(at("15:00:00")), vec![at("13:00:00"), at("14:00:00")]));
     }
 
     #[test]
     fn a_long_downtime_records_a_bounded_number_of_misses() {
-        let Plan::Next { at: next, missed } = decide(&schedule("* * * * * *", "00:00:00", "23:00:00")) else {
-            panic!("refused")
-        };
+        let (next, missed) = planned(&schedule("* * * * * *", "00:00:00", "23:00:00"));
         assert_eq!((next, missed.len()), (Some(at("23:00:00")), MISSED_MAX));
     }
 
@@ -126,18 +148,18 @@ mod tests {
     fn nothing_fires_after_the_end() {
         let ends =
             Unplanned { ends_at: Some(at("12:30:00")), ..schedule("0 * * * *", "12:00:00", "12:00:01") };
-        assert_eq!(decide(&ends), Plan::Next { at: None, missed: vec![] });
+        assert_eq!(planned(&ends), (None, vec![]));
         let at_the_end =
             Unplanned { ends_at: Some(at("13:00:00")), ..schedule("0 * * * *", "12:00:00", "14:00:00") };
-        assert_eq!(decide(&at_the_end), Plan::Next { at: None, missed: vec![] });
+        assert_eq!(planned(&at_the_end), (None, vec![]));
         let late = Unplanned { server_now: at("15:00:00"), planned_from: at("11:30:00"), ..ends };
-        assert_eq!(decide(&late), Plan::Next { at: Some(at("12:00:00")), missed: vec![] });
+        assert_eq!(planned(&late), (Some(at("12:00:00")), vec![]));
     }
 
     #[test]
     fn an_interval_goes_on_from_the_last_moment() {
-        let plan = decide(&schedule("@every 90s", "12:00:00", "12:00:10"));
-        assert_eq!(plan, Plan::Next { at: Some(at("12:01:30")), missed: vec![] });
+        let plan = planned(&schedule("@every 90s", "12:00:00", "12:00:10"));
+        assert_eq!(plan, (Some(at("12:01:30")), vec![]));
     }
 
     #[test]

@@ -68,6 +68,9 @@ fn clock_time(text: &str) -> Option<Duration> {
     let mut words = text.split_ascii_whitespace();
     let mut total = 0.0;
     while let Some(word) = words.next() {
+        if word.starts_with('-') {
+            return None;
+        }
         if word.contains(':') {
             let mut seconds = 0.0;
             for part in word.split(':') {
@@ -139,6 +142,9 @@ pub struct Exchange {
     pub claimed: Vec<Claimed>,
 }
 
+/// A JSON column that is read into its own types afterwards.
+type RawJson = Option<Json<Box<RawValue>>>;
+
 #[derive(Deserialize)]
 struct Verdict {
     split_id: SplitId,
@@ -155,7 +161,7 @@ pub async fn complete_and_claim(
     ask: &Ask,
 ) -> Result<Exchange> {
     let (splits, tokens, results) = crate::store::complete::columns(finished);
-    let (completed, claimed): (Option<Json<Box<RawValue>>>, Option<Json<Box<RawValue>>>) = sqlx::query_as(
+    let (completed, claimed): (RawJson, RawJson) = sqlx::query_as(
         "select completed, claimed from divvy.complete_and_claim($1, $2, $3, $4, $5, $6, $7, $8)",
     )
     .bind(ask.worker)
@@ -175,7 +181,7 @@ pub async fn complete_and_claim(
     })
 }
 
-fn parsed<T: for<'de> Deserialize<'de>>(answer: Option<Json<Box<RawValue>>>) -> Result<Vec<T>> {
+fn parsed<T: for<'de> Deserialize<'de>>(answer: RawJson) -> Result<Vec<T>> {
     let Some(Json(raw)) = answer else { return Ok(Vec::new()) };
     serde_json::from_str::<Option<Vec<T>>>(raw.get()).map(Option::unwrap_or_default).map_err(|error| {
         Error::new(

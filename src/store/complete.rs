@@ -49,9 +49,12 @@ pub async fn complete(
         .await?)
 }
 
+/// What the splits returned, in one JSON array; null for nothing.
+pub(crate) type Results<'r> = Json<Vec<Option<&'r RawValue>>>;
+
 /// The columns of a batch: ids, tokens and one JSON array of the results (drivers flatten arrays of
 /// JSON, so the protocol has none).
-pub(crate) fn columns(finished: &[Finished]) -> (Vec<SplitId>, Vec<Token>, Json<Vec<Option<&RawValue>>>) {
+pub(crate) fn columns(finished: &[Finished]) -> (Vec<SplitId>, Vec<Token>, Results<'_>) {
     (
         finished.iter().map(|one| one.split_id).collect(),
         finished.iter().map(|one| one.token).collect(),
@@ -127,7 +130,7 @@ pub async fn release(executor: impl PgExecutor<'_>, split: SplitId, token: Token
     Ok(())
 }
 
-/// `divvy.checkpoint`: saves state that the next attempt is given.
+/// `divvy.checkpoint`: saves state that the next attempt is given, and how far the split is; none leaves either as it is.
 ///
 /// # Errors
 /// LeaseLost, OverLimit.

@@ -1,7 +1,7 @@
 //! Connecting, with messages a stranger understands: they name the place, never the password.
 
 use crate::{Error, ErrorKind, Result};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection, PgPool, Row};
 use std::str::FromStr;
 use std::time::Duration;
@@ -82,7 +82,7 @@ pub async fn pool(options: &PgConnectOptions, connections: u32) -> Result<PgPool
     let facts = facts(&mut first).await.map_err(|cause| refusal(options, cause))?;
     check_usable(options, &facts)?;
     first.close().await.ok();
-    Ok(PgPoolOptions::new().max_connections(connections).connect_lazy_with(options.clone()))
+    Ok(super::pool::options().max_connections(connections).connect_lazy_with(options.clone()))
 }
 
 /// Asks the server about itself.

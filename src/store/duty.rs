@@ -3,7 +3,9 @@
 use crate::Result;
 use crate::id::ScheduleId;
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 use sqlx::PgExecutor;
+use sqlx::types::Json;
 
 /// `divvy.promote`: makes ready what has waited for its moment.
 ///
@@ -95,20 +97,31 @@ pub async fn schedules_to_plan(executor: impl PgExecutor<'_>, max: i32) -> Resul
     Ok(sqlx::query_as(query).bind(max).fetch_all(executor).await?)
 }
 
-/// `divvy.plan_schedule`: sets the next moment, none meaning never again, and records the missed ones. False
-/// when another caller has planned meanwhile.
+/// What follows for one schedule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Planned {
+    /// The schedule.
+    pub schedule_id: ScheduleId,
+    /// From where it was planned: another caller may have been faster.
+    pub planned_from: DateTime<Utc>,
+    /// Its next moment, none meaning never again.
+    pub next_fire_at: Option<DateTime<Utc>>,
+    /// The moments before it that are not made up for.
+    pub missed: Vec<DateTime<Utc>>,
+}
+
+/// `divvy.plan_schedule` of each, in one transaction. Those that another caller has planned meanwhile stay as
+/// they are.
 ///
 /// # Errors
-/// When the database refuses or is lost.
-pub async fn plan_schedule(
-    executor: impl PgExecutor<'_>,
-    schedule: ScheduleId,
-    planned_from: DateTime<Utc>,
-    next_fire_at: Option<DateTime<Utc>>,
-    missed: &[DateTime<Utc>],
-) -> Result<bool> {
-    let query = sqlx::query_scalar("select divvy.plan_schedule($1, $2, $3, $4)");
-    Ok(query.bind(schedule).bind(planned_from).bind(next_fire_at).bind(missed).fetch_one(executor).await?)
+/// When the database refuses or is lost; then none is planned.
+pub async fn plan_schedules(executor: impl PgExecutor<'_>, plans: &[Planned]) -> Result<()> {
+    let query = "
+        select count(divvy.plan_schedule(p.schedule_id, p.planned_from, p.next_fire_at, p.missed))
+          from jsonb_to_recordset($1)
+               as p (schedule_id bigint, planned_from timestamptz, next_fire_at timestamptz, missed timestamptz[])";
+    sqlx::query(query).bind(Json(plans)).execute(executor).await?;
+    Ok(())
 }
 
 /// `divvy.refuse_schedule`: sets a schedule aside that can't be understood, with the reason.

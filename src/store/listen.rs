@@ -1,7 +1,7 @@
 //! Wake-ups. A lost notification costs latency, never work: callers poll as well.
 
 use crate::store::pool;
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 use sqlx::PgPool;
 use sqlx::postgres::PgListener;
 use std::time::Duration;
@@ -76,14 +76,14 @@ async fn attend(mut listener: PgListener, hear: &impl Fn(Heard)) -> Error {
         match tokio::time::timeout(PING_EVERY, listener.try_recv()).await {
             Ok(Ok(Some(note))) if note.channel() == READY => hear(Heard::Ready(note.payload().to_owned())),
             Ok(Ok(Some(note))) => hear(Heard::Control(note.payload().to_owned())),
-            Ok(Ok(None)) => return Error::from(sqlx::Error::PoolClosed),
+            Ok(Ok(None)) => return Error::new(ErrorKind::Database, "the server closed the connection"),
             Ok(Err(error)) => return Error::from(error),
             Err(_) => {
                 let ping = sqlx::query("select 1").execute(&mut listener);
                 match tokio::time::timeout(ANSWER_WITHIN, ping).await {
                     Ok(Ok(_)) => {}
                     Ok(Err(error)) => return Error::from(error),
-                    Err(_) => return Error::from(sqlx::Error::PoolTimedOut),
+                    Err(_) => return Error::new(ErrorKind::Database, "no answer to a ping"),
                 }
             }
         }

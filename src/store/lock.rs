@@ -1,4 +1,4 @@
-//! Transactions for users' code, and the leader's advisory lock.
+//! Transactions for users' code, and advisory locks.
 //!
 //! sqlx 0.9 has a trap: a future dropped inside `Pool::begin` leaves a transaction open on a pooled
 //! connection, and the next borrower works inside it. So every `begin` of divvy runs in a task of its
@@ -75,12 +75,4 @@ pub async fn rollback_to_savepoint(connection: &mut PgConnection) -> Result<()> 
 /// Database.
 pub async fn try_advisory_lock(connection: &mut PgConnection, key: i64) -> Result<bool> {
     Ok(sqlx::query_scalar("select pg_try_advisory_lock($1)").bind(key).fetch_one(connection).await?)
-}
-
-/// Gives the lock back.
-///
-/// # Errors
-/// Database.
-pub async fn advisory_unlock(connection: &mut PgConnection, key: i64) -> Result<bool> {
-    Ok(sqlx::query_scalar("select pg_advisory_unlock($1)").bind(key).fetch_one(connection).await?)
 }

@@ -50,8 +50,11 @@ create table if not exists divvy.protocol_source (
     applied_at timestamptz not null default now()
 );";
 
-/// The last statement of every migration: nobody but the roles that were granted it may call a function.
-const REVOKE: &str = "revoke execute on all routines in schema divvy from public;";
+/// The last statements of every migration: nobody but the roles that were granted it may call a function, and
+/// each of divvy's roles may read which version it has to do with.
+const RIGHTS: &str = "
+revoke execute on all routines in schema divvy from public;
+grant select on divvy.migration, divvy.protocol_source to divvy_producer, divvy_worker, divvy_reader, divvy_operator;";
 
 /// What `migrate` did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -131,7 +134,7 @@ async fn apply(connection: &mut PgConnection, facts: &Facts) -> Result<Report> {
     for rule in RULES {
         run(&mut transaction, rule.file, rule.text, facts).await?;
     }
-    run(&mut transaction, "revoke from public", REVOKE, facts).await?;
+    run(&mut transaction, "the rights", RIGHTS, facts).await?;
     sqlx::query(
         "insert into divvy.protocol_source (version, checksum) values ($1, $2)
          on conflict (one) do update

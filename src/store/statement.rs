@@ -30,11 +30,11 @@ pub struct SqlType {
     pub statement_timeout_ms: Option<i64>,
 }
 
-/// The declared types whose steps are statements, by name.
+/// The declared types whose steps are statements, by name; of `name`, or all.
 ///
 /// # Errors
 /// When the database refuses or is lost.
-pub async fn sql_types(executor: impl PgExecutor<'_>) -> Result<Vec<SqlType>> {
+pub async fn sql_types(executor: impl PgExecutor<'_>, name: Option<&str>) -> Result<Vec<SqlType>> {
     // A timeout is given as every delay in options: a number of seconds, or an interval.
     let query = "
         select t.name, s.role, s.split, s.execute, s.reduce,
@@ -45,9 +45,9 @@ pub async fn sql_types(executor: impl PgExecutor<'_>) -> Result<Vec<SqlType>> {
           from divvy.task_type t,
                jsonb_to_record(t.handler -> 'sql')
                    as s (role text, split text, execute text, reduce text, statement_timeout jsonb)
-         where t.handler ? 'sql'
+         where t.handler ? 'sql' and (t.name = $1 or $1 is null)
          order by t.name";
-    Ok(sqlx::query_as(query).fetch_all(executor).await?)
+    Ok(sqlx::query_as(query).bind(name).fetch_all(executor).await?)
 }
 
 /// A pool that logs in as one role. The connections are its own: nothing that ran on them as a stronger role

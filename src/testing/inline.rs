@@ -108,7 +108,8 @@ async fn run_split(
             Ok(Some(error["message"].as_str().unwrap_or_default().to_owned()))
         }
         Settlement::Snooze { after, state } => {
-            complete::snooze(connection, id, token, after, Some(&state)).await?;
+            complete::snooze(connection, id, token, after, Some(&state).filter(|state| !state.is_null()))
+                .await?;
             Ok(None)
         }
         Settlement::Release => {

@@ -173,6 +173,7 @@ impl Dispatcher {
             while let Some((split, held)) = self.lanes[at].give_back() {
                 let (core, signals) = (self.core.clone(), self.signals.clone());
                 let key = (split.split_id, split.token);
+                held.answered();
                 let task = self.running.spawn(async move {
                     let settled = settle(&core, &signals, key, &held, Settlement::Release).await;
                     (Ended::Settled(settled), Duration::MAX)

@@ -18,6 +18,8 @@ const BEAT_SPLITS_MAX: usize = 10_000;
 /// Whatever the lease: not more often than this, and not more rarely.
 const EVERY_LEAST: Duration = Duration::from_millis(100);
 const EVERY_MOST: Duration = Duration::from_secs(60);
+/// Somebody may have given a type a shorter lease: ask this often.
+const LEASES_AGAIN: Duration = Duration::from_secs(60);
 /// Notifications may come in bursts; beats need not.
 const APART: Duration = Duration::from_millis(50);
 /// How long one beat may take: at least this, and the interval when that is longer.
@@ -28,12 +30,13 @@ pub(super) async fn beat(
     core: Arc<Core>,
     leases: Arc<Leases>,
     signals: Arc<Signals>,
-    (command, every): (Command, Duration),
+    (command, asked): (Command, Duration),
 ) {
     signals.obey(command);
-    let every = core.lease.map_or(every, |lease| every.min(lease / 3)).clamp(EVERY_LEAST, EVERY_MOST);
+    let mut every = interval(&core, asked);
     let mut backoff = Backoff::new();
     let mut next = Instant::now() + every;
+    let mut look_again = Instant::now() + LEASES_AGAIN;
     loop {
         tokio::select! {
             () = signals.done.cancelled() => return,
@@ -42,6 +45,12 @@ pub(super) async fn beat(
         }
         match beat_once(&core, &leases, every).await {
             Ok(command) => {
+                if Instant::now() >= look_again
+                    && let Ok((_, asked)) = core.register().await
+                {
+                    every = interval(&core, asked);
+                    look_again = Instant::now() + LEASES_AGAIN;
+                }
                 signals.obey(command);
                 backoff.reset();
                 next = Instant::now() + every;
@@ -58,6 +67,11 @@ pub(super) async fn beat(
     }
 }
 
+/// How often to beat: as asked, and thrice a lease of our own.
+fn interval(core: &Core, asked: Duration) -> Duration {
+    core.lease.map_or(asked, |lease| asked.min(lease / 3)).clamp(EVERY_LEAST, EVERY_MOST)
+}
+
 async fn beat_once(core: &Arc<Core>, leases: &Leases, every: Duration) -> Result<Command> {
     let held = leases.all();
     let mut command = None;
@@ -71,10 +85,13 @@ async fn beat_once(core: &Arc<Core>, leases: &Leases, every: Duration) -> Result
             let Ok(at) = chunk.binary_search_by_key(&split, |(id, _)| *id) else { continue };
             match pulse {
                 Pulse::Ok => {}
-                Pulse::Cancel => leases.tell(split, chunk[at].1, false),
+                Pulse::Cancel => {
+                    leases.tell(split, chunk[at].1, false);
+                }
                 Pulse::Lost => {
-                    tracing::warn!(split.id = %split, worker.id = %core.id, "the lease of split {split} is lost");
-                    leases.tell(split, chunk[at].1, true);
+                    if leases.tell(split, chunk[at].1, true) {
+                        tracing::warn!(split.id = %split, worker.id = %core.id, "the lease of split {split} is lost");
+                    }
                 }
             }
         }

@@ -2,7 +2,8 @@
 
 use crate::id::{SplitId, Token};
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 /// How a running split hears of its end.
@@ -12,12 +13,20 @@ pub(super) struct Held {
     pub(super) lost: CancellationToken,
     /// The handler should stop.
     pub(super) cancel: CancellationToken,
+    /// The handler has answered: verdicts come too late to matter, and "lost" may only mean that the outcome
+    /// was committed while the heartbeat was under way.
+    answered: Arc<AtomicBool>,
 }
 
 impl Held {
     fn new() -> Self {
         let lost = CancellationToken::new();
-        Self { cancel: lost.child_token(), lost }
+        Self { cancel: lost.child_token(), lost, answered: Arc::default() }
+    }
+
+    /// From now on only the outcome's own call can tell whether the lease still holds.
+    pub(super) fn answered(&self) {
+        self.answered.store(true, Ordering::Relaxed);
     }
 }
 
@@ -57,13 +66,17 @@ impl Leases {
         all
     }
 
-    /// Tells a split what the database said of it, if it is still held under the token that was asked for.
-    pub(super) fn tell(&self, split: SplitId, token: Token, lost: bool) {
-        if let Some((current, held)) = self.lock().get(&split)
-            && *current == token
-        {
-            if lost { held.lost.cancel() } else { held.cancel.cancel() }
+    /// Tells a split what the database said of it, if it is still held under the token that was asked for and
+    /// its handler hasn't answered. Returns whether it was news.
+    pub(super) fn tell(&self, split: SplitId, token: Token, lost: bool) -> bool {
+        let held = self.lock();
+        let Some((_, held)) = held.get(&split).filter(|(current, _)| *current == token) else { return false };
+        let told = if lost { &held.lost } else { &held.cancel };
+        if held.answered.load(Ordering::Relaxed) || told.is_cancelled() {
+            return false;
         }
+        told.cancel();
+        true
     }
 }
 
@@ -79,10 +92,19 @@ mod tests {
         assert!(old.lost.is_cancelled() && old.cancel.is_cancelled());
         assert!(!new.cancel.is_cancelled());
         leases.remove(SplitId(1), Token(10));
-        leases.tell(SplitId(1), Token(10), true);
+        assert!(!leases.tell(SplitId(1), Token(10), true));
         assert_eq!(leases.all(), [(SplitId(1), Token(11))]);
         assert!(!new.lost.is_cancelled());
-        leases.tell(SplitId(1), Token(11), false);
+        assert!(leases.tell(SplitId(1), Token(11), false));
         assert!(new.cancel.is_cancelled() && !new.lost.is_cancelled());
+    }
+
+    #[test]
+    fn a_verdict_after_the_handlers_answer_is_no_news() {
+        let leases = Leases::default();
+        let held = leases.insert(SplitId(1), Token(10));
+        held.answered();
+        assert!(!leases.tell(SplitId(1), Token(10), true));
+        assert!(!held.lost.is_cancelled());
     }
 }

@@ -63,6 +63,7 @@ pub(super) async fn round(
             .control
             .bounded(CALL_WITHIN, move |c| Box::pin(async move { next_wait(c, &types).await }))
             .await?;
+        signals.ticked.store(true, Ordering::Relaxed);
     }
     Ok(round)
 }
@@ -106,7 +107,7 @@ async fn complete_singly(core: &Arc<Core>, batch: &[Finished]) -> Result<Round> 
 }
 
 async fn refuse(core: &Arc<Core>, one: &Finished, why: &Error) -> Result<()> {
-    let (split, token, error) = (one.split_id, one.token, error_json("result", &why.to_string()));
+    let (split, token, error) = (one.split_id, one.token, error_json(Some("result"), &why.to_string()));
     tracing::warn!(split.id = %split, error = %why, "the result of split {split} could not be stored");
     let failed = core
         .control

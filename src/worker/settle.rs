@@ -33,7 +33,7 @@ pub(super) async fn settle(
     let mut backoff = Backoff::new();
     loop {
         let done = outcome_of(&settlement);
-        let error = match store(core, split, token, &mut settlement).await {
+        let error = match store(core, split, token, &settlement).await {
             Ok(()) => return done,
             Err(error) => error,
         };
@@ -43,7 +43,7 @@ pub(super) async fn settle(
             ErrorKind::Cancelled => settlement = Settlement::Release,
             _ if sqlstate::is_value_fault(&error) => {
                 tracing::warn!(split.id = %split, %error, "the outcome of split {split} could not be stored");
-                settlement = instead_of(&settlement, &error);
+                settlement = instead_of(settlement, &error);
             }
             _ => {
                 tracing::warn!(split.id = %split, %error, "the outcome of split {split} waits for the database");
@@ -70,19 +70,25 @@ fn outcome_of(settlement: &Settlement) -> Settled {
 }
 
 /// What to store when the value is refused: the refusal; and if even that is, words that can't be; and at
-/// last nothing at all. So this ends after three steps.
-fn instead_of(refused: &Settlement, why: &crate::Error) -> Settlement {
+/// last nothing at all. So this ends after a few steps.
+fn instead_of(refused: Settlement, why: &crate::Error) -> Settlement {
     const LITERAL: &str = "the error of this attempt could not be stored";
     match refused {
+        Settlement::Fail { error, retry, retry_in: Some(_) } => {
+            Settlement::Fail { error, retry, retry_in: None }
+        }
         Settlement::Fail { error, .. } if error["message"] == LITERAL => Settlement::Release,
         Settlement::Fail { retry, .. } => {
-            Settlement::Fail { error: error_json("error", LITERAL), retry: *retry, retry_in: None }
+            Settlement::Fail { error: error_json(None, LITERAL), retry, retry_in: None }
         }
-        _ => Settlement::Fail { error: error_json("result", &why.to_string()), retry: true, retry_in: None },
+        _ => {
+            let error = error_json(Some("result"), &why.to_string());
+            Settlement::Fail { error, retry: true, retry_in: None }
+        }
     }
 }
 
-async fn store(core: &Arc<Core>, split: SplitId, token: Token, settlement: &mut Settlement) -> Result<()> {
+async fn store(core: &Arc<Core>, split: SplitId, token: Token, settlement: &Settlement) -> Result<()> {
     match settlement {
         Settlement::Complete(result) => {
             let result = result.clone();
@@ -108,9 +114,17 @@ async fn store(core: &Arc<Core>, split: SplitId, token: Token, settlement: &mut 
             let (after, state) = (*after, state.clone());
             core.control
                 .bounded(CALL_WITHIN, move |c| {
-                    Box::pin(
-                        async move { complete::snooze(c, split, token, after, Some(&state)).await.map(drop) },
-                    )
+                    Box::pin(async move {
+                        complete::snooze(
+                            c,
+                            split,
+                            token,
+                            after,
+                            Some(&state).filter(|state| !state.is_null()),
+                        )
+                        .await
+                        .map(drop)
+                    })
                 })
                 .await
         }

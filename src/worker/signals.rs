@@ -22,6 +22,8 @@ pub(super) struct Signals {
     pub(super) beat: Notify,
     /// An operator wants nothing new claimed.
     pub(super) quiet: AtomicBool,
+    /// A round has asked how long to wait, which ticks.
+    pub(super) ticked: AtomicBool,
     /// The database doesn't know this worker (any more).
     pub(super) unknown: AtomicBool,
 }
@@ -36,6 +38,7 @@ impl Signals {
             look: Notify::new(),
             beat: Notify::new(),
             quiet: AtomicBool::new(false),
+            ticked: AtomicBool::new(false),
             unknown: AtomicBool::new(false),
         }
     }

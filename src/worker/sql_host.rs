@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How often to try a role again that could not be used.
-const TRY_ROLES_EVERY: Duration = Duration::from_secs(10);
+const TRY_ROLES_EVERY: Duration = Duration::from_secs(3);
 
 /// Most connections of one role.
 const ROLE_CONNECTIONS_MAX: usize = 20;
@@ -132,7 +132,7 @@ impl SqlHost {
 
     /// The types in SQL that it serves.
     async fn types(&self) -> Result<Vec<SqlType>> {
-        let mut types = statement::sql_types(&self.pool).await?;
+        let mut types = statement::sql_types(&self.pool, None).await?;
         types.retain(|steps| self.only.as_ref().is_none_or(|only| only.contains(&steps.name)));
         Ok(types)
     }
@@ -156,7 +156,7 @@ impl SqlHost {
                 roles.insert(&steps.role, self.log_in(&steps.role, count).await);
             }
             if let Some(Some(role)) = roles.get(steps.role.as_str()) {
-                let handler = Arc::new(Statements::new(steps.clone(), role.clone()));
+                let handler = Arc::new(Statements::new(steps, role.clone()));
                 builder = builder.erased(&steps.name, handler).slots(self.slots);
                 served += 1;
             }

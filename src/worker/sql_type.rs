@@ -4,48 +4,72 @@ use crate::handler::{Context, Erased, HandlerError, Outcome};
 use crate::store::state::Phase;
 use crate::store::statement::{self, SqlType};
 use crate::{Error, ErrorKind, Result};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use sqlx::PgPool;
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 /// Shares read at a time: what one call of `add_splits` takes.
 const SHARES: u32 = 10_000;
 
 type Answer = Result<Outcome<Option<Box<RawValue>>>, HandlerError>;
 
+/// How soon a split is looked at again whose type has another role now: by then it is served.
+const ROLE_CHANGED: Duration = Duration::from_secs(2);
+
 /// One type, and the connections of its role.
 pub(super) struct Statements {
-    steps: SqlType,
-    role: PgPool,
+    name: String,
+    role: String,
+    connections: PgPool,
+    plans: bool,
+    reduces: bool,
 }
 
 impl Statements {
-    pub(super) fn new(steps: SqlType, role: PgPool) -> Self {
-        Self { steps, role }
+    pub(super) fn new(steps: &SqlType, connections: PgPool) -> Self {
+        let (plans, reduces) = (steps.split.is_some(), steps.reduce.is_some());
+        Self { name: steps.name.clone(), role: steps.role.clone(), connections, plans, reduces }
     }
 
     /// The step the split is for. All of it happens in the transaction of the split's completion.
-    async fn step(&self, context: &mut Context<'_>) -> Result<Option<Box<RawValue>>> {
-        context.work_in(&self.role);
+    async fn step(&self, context: &mut Context<'_>) -> Result<Outcome<Option<Box<RawValue>>>> {
+        let steps = self.current(context).await?;
+        if steps.role != self.role {
+            return Ok(Outcome::Continue { state: Value::Null, after: ROLE_CHANGED });
+        }
+        context.work_in(&self.connections);
         let (payload, share) = (context.raw_payload(), context.raw_share());
-        if let Some(milliseconds) = self.steps.statement_timeout_ms {
+        if let Some(milliseconds) = steps.statement_timeout_ms {
             statement::limit(context.transaction().await?, milliseconds).await?;
         }
-        match (context.phase(), &self.steps.split, &self.steps.reduce) {
-            (Phase::Plan, Some(split), _) => self.split(context, split, &payload).await,
+        let result = match (context.phase(), steps.split, steps.reduce) {
+            (Phase::Plan, Some(split), _) => self.split(context, &split, &payload).await?,
             (Phase::Execute, ..) => {
-                statement::run(context.transaction().await?, &self.steps.execute, &payload, &share).await
+                statement::run(context.transaction().await?, &steps.execute, &payload, &share).await?
             }
             (Phase::Reduce, _, Some(reduce)) => {
                 let (split, token) = (context.split_id(), context.token());
                 let connection = context.transaction().await?;
                 let counts = statement::open_results(connection, split, token).await?;
-                statement::run(connection, reduce, &payload, &counts).await
+                statement::run(connection, &reduce, &payload, &counts).await?
             }
             // The type had this step when the task began, and has lost it since.
-            _ => Err(Error::new(ErrorKind::BadOption, "the type has no such statement any more")),
-        }
+            _ => return Err(Error::new(ErrorKind::BadOption, "the type has no such statement any more")),
+        };
+        Ok(Outcome::Complete(result))
+    }
+
+    /// The statements as they are now, so that whoever puts a type and then a task sees the new ones run.
+    async fn current(&self, context: &mut Context<'_>) -> Result<SqlType> {
+        let name = self.name.clone();
+        let call = context.door.call(move |connection| {
+            Box::pin(async move { statement::sql_types(connection, Some(&name)).await })
+        });
+        let missing = || Error::new(ErrorKind::NotFound, "the type is no type in SQL any more");
+        call.await?.pop().ok_or_else(missing)
     }
 
     async fn split(
@@ -67,11 +91,11 @@ impl Statements {
 
 impl Erased for Statements {
     fn plans(&self) -> bool {
-        self.steps.split.is_some()
+        self.plans
     }
 
     fn reduces(&self) -> bool {
-        self.steps.reduce.is_some()
+        self.reduces
     }
 
     fn run<'a>(&'a self, context: &'a mut Context<'_>) -> Pin<Box<dyn Future<Output = Answer> + Send + 'a>> {
@@ -81,8 +105,8 @@ impl Erased for Statements {
                 Phase::Execute => "execute",
                 Phase::Reduce => "reduce",
             };
-            self.step(context).await.map(Outcome::Complete).map_err(|error| {
-                let message = format!("{step} of type {}: {error}", self.steps.name);
+            self.step(context).await.map_err(|error| {
+                let message = format!("{step} of type {}: {error}", self.name);
                 HandlerError::new(message).class(statement::class(&error))
             })
         })

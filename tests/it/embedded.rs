@@ -97,9 +97,18 @@ fn kill(pid: i32) {
     }
 }
 
-fn end(mut child: Child) {
-    child.kill().unwrap();
-    child.wait().unwrap();
+fn end(child: Child) {
+    drop(Killed(child));
+}
+
+/// A process that does not outlive its test, even a failing one.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,14 +176,12 @@ async fn a_pid_file_that_names_another_program_does_not_keep_the_server_from_sta
     if rustix::process::geteuid().is_root() {
         other.uid(owner.uid()).gid(owner.gid());
     }
-    let other = other.spawn().unwrap();
+    let mut other = Killed(other.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
     let pid_file = home.root().join("data/postmaster.pid");
-    fs::write(&pid_file, format!("{}\n{}\n", other.id(), home.root().join("data").display())).unwrap();
+    fs::write(&pid_file, format!("{}\n{}\n", other.0.id(), home.root().join("data").display())).unwrap();
     std::os::unix::fs::chown(&pid_file, Some(owner.uid()), Some(owner.gid())).unwrap();
     assert_eq!(home.ask("select 2"), "2");
-    let mut other = other;
-    assert!(other.try_wait().unwrap().is_none(), "the other program was left alone");
-    end(other);
+    assert!(other.0.try_wait().unwrap().is_none(), "the other program was left alone");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -227,6 +234,25 @@ async fn stop_and_reset_ask_before_they_take_the_server_from_others() {
     ok(&mut home.divvy(&["db", "reset", "--yes", "--force"]));
     assert_eq!(home.ask("select to_regclass('kept') is null"), "t");
     end(user);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_in_psql_cancels_the_query_and_keeps_the_server() {
+    let home = Home::new();
+    let mut command =
+        home.divvy(&["db", "psql", "--", "-XAtq", "-c", "select pg_sleep(600)", "-c", "select 'still here'"]);
+    // A terminal sends Ctrl-C to everyone in the foreground: here, to a process group of their own.
+    let psql = command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn().unwrap();
+    home.until_sleeping("1").await;
+    let server = home.server_pid().unwrap();
+    let group = rustix::process::Pid::from_raw(i32::try_from(psql.id()).unwrap()).unwrap();
+    rustix::process::kill_process_group(group, rustix::process::Signal::INT).unwrap();
+    let output = psql.wait_with_output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("canceling statement due to user request"));
+    // divvy saw psql to its end, so the server was stopped properly, not killed by the signal.
+    home.until_gone().await;
+    let log = fs::read_to_string(home.root().join("postgres.log")).unwrap();
+    assert!(log.contains("database system is shut down"), "server {server}: {log}");
 }
 
 #[test]

@@ -2,12 +2,32 @@
 
 mod support;
 
+mod bad_input;
+mod claim;
 mod cli;
 mod client;
+mod dedupe;
+mod demo;
+mod doctor;
 mod embedded;
+mod enqueue;
+mod examples;
+mod follow;
+mod http;
 mod journey;
 mod layers;
+mod leader;
+mod lease;
+mod low_water;
 mod migrate;
+mod operate;
 mod protocol;
+mod races;
+mod rights;
+mod schedules_sql;
+mod seeds;
+mod sql_types;
 mod transitions;
+mod triggers;
+mod types;
 mod worker;

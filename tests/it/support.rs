@@ -5,6 +5,8 @@
 pub mod act;
 pub mod clock;
 pub mod db;
+pub mod hand;
 pub mod program;
+pub mod queue;
 pub mod race;
 pub mod running;

@@ -388,3 +388,48 @@ async fn splits_run_side_by_side_up_to_the_slots_and_no_further() {
     assert!((1..=4).contains(&most), "{most} at once in four slots");
     running.stop().await;
 }
+
+#[tokio::test]
+async fn a_worker_with_no_free_slot_still_lets_time_go_on() {
+    let db = TestDb::new().await;
+    let started = Arc::new(tokio::sync::Semaphore::new(0));
+    let tell = started.clone();
+    let busy = act(move |_, _| {
+        tell.add_permits(1);
+        Box::pin(std::future::pending())
+    });
+    let worker = Worker::builder(db.pool().clone()).handler(busy).grace(Duration::ZERO).build().unwrap();
+    let running = Running::start(worker);
+    enqueue(&db, NewTask::new("act", json!({}))).await;
+    started.acquire().await.unwrap().forget();
+    client(&db).put_task_type("later", &json!({})).await.unwrap();
+    let soon = divvy::store::clock::now(db.pool()).await.unwrap() + Duration::from_millis(100);
+    let later = enqueue(&db, NewTask::new("later", json!({})).run_at(soon)).await;
+    until("what was due has been started", async || {
+        client(&db).result(later).await.unwrap().status == TaskStatus::Running
+    })
+    .await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_dropped_worker_leaves_no_handler_running() {
+    let db = TestDb::new().await;
+    let (started, alive) = (Arc::new(tokio::sync::Semaphore::new(0)), Arc::new(()));
+    let (tell, life) = (started.clone(), Arc::downgrade(&alive));
+    let keep = std::sync::Mutex::new(Some(alive));
+    let handler = act(move |_, _| {
+        let mine = keep.lock().unwrap().take();
+        tell.add_permits(1);
+        Box::pin(async move {
+            let _mine = mine;
+            std::future::pending().await
+        })
+    });
+    let worker = Worker::builder(db.pool().clone()).handler(handler).build().unwrap();
+    let run = tokio::spawn(async move { worker.run(tokio_util::sync::CancellationToken::new()).await });
+    enqueue(&db, NewTask::new("act", json!({}))).await;
+    started.acquire().await.unwrap().forget();
+    run.abort();
+    until("the handler's future is gone", async || life.upgrade().is_none()).await;
+}

@@ -1,7 +1,7 @@
 //! The whole schema as one psql script, for people who apply SQL themselves.
 
 use super::sources::{MIGRATIONS, RULES, VERSION, rules_checksum};
-use super::{BOOKKEEPING, REVOKE, SETTINGS, roles};
+use super::{BOOKKEEPING, RIGHTS, SETTINGS, roles};
 use std::fmt::Write;
 
 /// Everything `migrate` would do, as a script for `psql`: run it as a role that may create roles and schemas.
@@ -32,7 +32,7 @@ pub fn dump() -> String {
     }
     let _ = write!(
         script,
-        "\n{REVOKE}\n\
+        "\n{RIGHTS}\n\
          insert into divvy.protocol_source (version, checksum) values ('{VERSION}', '{}')\n\
          on conflict (one) do update\n\
          set version = excluded.version, checksum = excluded.checksum, applied_at = excluded.applied_at;\n\

@@ -70,6 +70,19 @@ async fn a_role_without_rights_cannot_read_the_version_and_is_told_so() {
 }
 
 #[tokio::test]
+async fn every_role_of_divvy_may_read_the_version() {
+    let db = TestDb::new().await;
+    for role in ["divvy_producer", "divvy_worker", "divvy_reader", "divvy_operator"] {
+        let member = Stranger::come().await;
+        db.pool().execute(AssertSqlSafe(format!("grant {role} to {}", member.name))).await.unwrap();
+        let status = migrate::check(&db.options().clone().username(&member.name)).await;
+        assert_eq!(status.unwrap_or_else(|e| panic!("{role}: {e}")), Status::Current);
+        let mut admin = Server::get().await.admin().await;
+        admin.execute(AssertSqlSafe(format!("drop role {}", member.name))).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_schema_of_somebody_else_is_not_touched() {
     let db = TestDb::empty().await;
     drop(TestDb::new().await);
@@ -124,6 +137,25 @@ async fn a_read_only_database_is_refused() {
     db.pool().execute(AssertSqlSafe(freeze)).await.unwrap();
     let error = migrate::migrate(db.options()).await.unwrap_err().to_string();
     assert!(error.contains("read-only"), "{error}");
+}
+
+/// On a server of its own, where nobody has made divvy's roles yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_may_create_roles_migrates_a_fresh_server_twice() {
+    let dir = tempfile::Builder::new().prefix("divvy-roles-").tempdir_in(fast_dir()).unwrap();
+    open_to_all(dir.path());
+    let server = Embedded::start(&settings(dir.path().join("a"))).await.unwrap_or_else(|e| panic!("{e}"));
+    let mut admin = PgConnection::connect_with(&server.options()).await.unwrap();
+    admin
+        .execute("create role maker login createrole; grant create on database divvy to maker")
+        .await
+        .unwrap();
+    let options = server.options().username("maker");
+    assert!(migrate::migrate(&options).await.unwrap_or_else(|e| panic!("{e}")).rules_changed);
+    admin.execute("update divvy.protocol_source set checksum = 'of other rules'").await.unwrap();
+    assert!(migrate::migrate(&options).await.unwrap_or_else(|e| panic!("{e}")).rules_changed);
+    admin.close().await.unwrap();
+    divvy::embedded::stop(server.root(), true).await.unwrap();
 }
 
 /// A real standby: a copy of a real server by pg_basebackup, started with `standby.signal`.

@@ -120,6 +120,40 @@ async fn a_lost_lease_rolls_the_handlers_writes_back() {
 }
 
 #[tokio::test]
+async fn heartbeats_keep_a_split_that_runs_longer_than_its_lease() {
+    let db = TestDb::new().await;
+    client(&db).put_task_type("act", &json!({ "lease": "1 s" })).await.unwrap();
+    let go_on = Arc::new(Semaphore::new(0));
+    let wait = go_on.clone();
+    let running = start(
+        &db,
+        act(move |context, _| {
+            let wait = wait.clone();
+            let attempt = context.attempt();
+            Box::pin(async move {
+                wait.acquire().await?.forget();
+                Ok(Outcome::Complete(json!(attempt)))
+            })
+        }),
+    );
+    let task = enqueue(&db, NewTask::new("act", json!({}))).await;
+    until("the lease has been renewed past its first end", async || {
+        let renewed: Option<bool> = sqlx::query_scalar(
+            "select divvy.clock() > claimed_at + interval '1.5 s' and lease_until > divvy.clock() from divvy.lease",
+        )
+        .fetch_optional(db.pool())
+        .await
+        .unwrap();
+        sqlx::query("select divvy.tick()").execute(db.pool()).await.unwrap();
+        renewed == Some(true)
+    })
+    .await;
+    go_on.add_permits(1);
+    assert_eq!(end_of(&db, task).await.result, Some(json!(1)), "no other attempt was made");
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_cancelled_task_reaches_its_running_handler() {
     let db = TestDb::new().await;
     let started = Arc::new(Semaphore::new(0));

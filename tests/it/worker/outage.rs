@@ -2,13 +2,14 @@
 
 use super::{client, end_of, enqueue, start};
 use crate::support::act::act;
-use crate::support::db::TestDb;
+use crate::support::db::{TestDb, fast_dir, settings};
 use crate::support::race::until;
-use crate::support::running::Running;
+use crate::support::running::{Running, WITHIN};
 use divvy::ErrorKind;
-use divvy::client::{NewTask, TaskStatus};
+use divvy::client::{Client, NewTask, TaskStatus};
+use divvy::embedded::{self, Embedded, Settings};
 use divvy::handler::Outcome;
-use divvy::store::pool;
+use divvy::store::{migrate, pool};
 use divvy::worker::Worker;
 use serde_json::{Value, json};
 use sqlx::Connection;
@@ -41,6 +42,41 @@ async fn a_worker_whose_connections_are_all_killed_goes_on() {
         .await
         .unwrap();
     assert_eq!(held, 0);
+}
+
+#[tokio::test]
+async fn a_worker_outlives_a_stop_and_start_of_the_server() {
+    let root = fast_dir().join(format!("divvy-test-restart-{}", uuid::Uuid::new_v4().simple()));
+    let settings = Settings { discard: false, ..settings(root.clone()) };
+    let server = Embedded::start(&settings).await.unwrap();
+    server.create_database("restart").await.unwrap();
+    let options = server.options().database("restart");
+    migrate::migrate(&options).await.unwrap();
+    let client = Client::new(pool::options().connect_lazy_with(options.clone()));
+    let quick = json!({ "lease": "1 s", "backoff": { "kind": "fixed", "base": 0.1, "jitter": 0 } });
+    client.put_task_type("act", &quick).await.unwrap();
+
+    let half = Arc::new(Semaphore::new(0));
+    let tell = half.clone();
+    let handler = act(move |context, _| {
+        let tell = tell.clone();
+        Box::pin(async move {
+            sqlx::query("select 1").execute(context.transaction().await?).await?;
+            tell.add_permits(1);
+            Ok(Outcome::Complete(Value::Null))
+        })
+    });
+    let own = pool::options().connect_lazy_with(options);
+    let running = Running::start(Worker::builder(own).handler(handler).slots(4).build().unwrap());
+    let task = client.enqueue(NewTask::new("act", json!({})).split_count(2_000)).await.unwrap().task_id;
+    half.acquire_many(200).await.unwrap().forget();
+    assert!(embedded::stop(&root, true).await.unwrap());
+    let _again = Embedded::start(&settings).await.unwrap();
+    assert_eq!(client.wait(task, WITHIN).await.unwrap().status, TaskStatus::Succeeded);
+    running.stop().await;
+    drop(server);
+    embedded::stop(&root, true).await.unwrap();
+    std::fs::remove_dir_all(&root).unwrap();
 }
 
 #[tokio::test]
