@@ -226,7 +226,7 @@ impl<const N: usize> Table<N> {
             grid.force_no_tty();
         }
         let note = self.note.filter(|_| notes);
-        grid.set_header(self.header.iter().chain(&note).map(|name| Cell::new(name)).collect::<Vec<_>>());
+        grid.set_header(self.header.iter().chain(&note).map(Cell::new).collect::<Vec<_>>());
         for (cells, text) in &self.rows {
             let note = note.map(|_| text);
             let cells = cells.iter().chain(note).map(|text| {

@@ -201,7 +201,7 @@ async fn redrive(pool: &PgPool, args: &Redrive, as_json: bool) -> anyhow::Result
     let given = [
         ("max_attempts", args.max_attempts.map(Value::from)),
         ("reason", args.reason.clone().map(Value::from)),
-        ("where", (!only.is_empty()).then(|| Value::Object(only))),
+        ("where", (!only.is_empty()).then_some(Value::Object(only))),
     ];
     for (name, value) in given {
         if let Some(value) = value {
