@@ -235,7 +235,10 @@ end $$;
 
 -- Inserts the producer's columns of k, and its lineage; null when the dedupe key is held.
 create or replace function divvy.insert_task(k divvy.task) returns bigint
-language sql as $$
+language plpgsql as $$
+declare
+    v_id bigint;
+begin
     insert into divvy.task (task_type, payload, run_at, priority, dedupe_key, group_key, labels, headers, deadline_at, splits,
         split_count, split_range, split_size, max_attempts, timeout, max_failed, max_failed_percent, reduce_on, "then",
         parent_task_id, schedule_id, scheduled_for)
@@ -243,8 +246,9 @@ language sql as $$
         k.split_count, k.split_range, k.split_size, k.max_attempts, k.timeout, k.max_failed, k.max_failed_percent, k.reduce_on,
         k."then", k.parent_task_id, k.schedule_id, k.scheduled_for)
     on conflict do nothing
-    returning id
-$$;
+    returning id into v_id;
+    return v_id;
+end $$;
 
 -- Gives a key up whose window has passed. True when it did.
 create or replace function divvy.release_passed_key(p_id bigint) returns boolean

@@ -188,6 +188,12 @@ begin
         perform divvy.end_task(k.id, divvy.cancelled_as(k), case when u.phase = 'execute' then p_result end, null);
         return true;
     end if;
+    if k.cancel_requested_at is not null then
+        -- A share counts as any other does, and nothing that it adds is started.
+        perform divvy.unstaged(u);
+        update divvy.share s set adds = false where s.id = p_id;
+        return p_id = any (divvy.finish_shares(array[p_id], array[p_token], jsonb_build_array(p_result), p_now));
+    end if;
     update divvy.unit t set state = 'succeeded', attempt = t.attempt + 1, crashes = 0, adds = false, progress = null, error = null,
         finished_at = case when t.share_of is not null then p_now end,
         result = case when t.phase = 'execute' then p_result end

@@ -1,17 +1,25 @@
 -- When the last split of a task has ended: reduce, or the end.
 
 -- Looks at divided tasks after splits of them ended. What can be decided now is decided; of the rest a note is
--- left for divvy.settle, since the ends of two last splits may not see each other.
+-- left for divvy.settle, since the ends of two last splits may not see each other. A task that can't be settled (say, what
+-- it sets off is refused) keeps no split from ending: all of the call get a note, and settle looks at each by itself.
 create or replace function divvy.look_at(p_tasks bigint[]) returns void
 language plpgsql as $$
 declare
     v_task bigint;
 begin
-    foreach v_task in array coalesce(p_tasks, '{}') loop
-        if not divvy.settle_task(v_task) then
-            insert into divvy.fan_in (task_id) values (v_task);
-        end if;
-    end loop;
+    if p_tasks is null then
+        return;
+    end if;
+    begin
+        foreach v_task in array p_tasks loop
+            if not divvy.settle_task(v_task) then
+                insert into divvy.fan_in (task_id) values (v_task);
+            end if;
+        end loop;
+    exception when others then
+        insert into divvy.fan_in (task_id) select t from unnest(p_tasks) t;
+    end;
 end $$;
 
 -- Decides one divided task, if no split of it is open: the one place that opens a reduce. False when it is not
@@ -209,7 +217,8 @@ begin
 end $$;
 
 -- The reduce check: looks at the tasks of which a note was left, and sweeps p_max divided tasks besides. A task that can't be
--- settled does not keep others from it: its error is an event, and it is looked at again. Returns how many were settled.
+-- settled does not keep others from it: its error is an event, once an hour, and it is looked at again. Returns how many
+-- were settled.
 create or replace function divvy.settle(max int default 500) returns int
 language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 declare
@@ -233,7 +242,10 @@ begin
                 insert into divvy.fan_in (task_id) values (v_task);   -- somebody holds its row: the note stays
             end if;
         exception when others then
-            perform divvy.record('settle', 'task', v_task::text, sqlerrm, null, jsonb_build_object('sqlstate', sqlstate));
+            if not exists (select from divvy.event e where e.object = 'task' and e.object_id = v_task::text and e.verb = 'settle'
+                    and e.at > divvy.clock() - interval '1 hour') then
+                perform divvy.record('settle', 'task', v_task::text, sqlerrm, null, jsonb_build_object('sqlstate', sqlstate));
+            end if;
         end;
     end loop;
     perform divvy.sweep_on(settle.max);

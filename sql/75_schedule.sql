@@ -21,6 +21,10 @@ begin
     end if;
     new.planned_from := greatest(new.created_at, new.starts_at - interval '1 microsecond');
     new.next_fire_at := divvy.next_moment(new, new.planned_from);
+    if new.next_fire_at is null and new.cron is null then
+        perform divvy.bad_schedule(v_what, format('no moment of it lies between starts_at %s and ends_at %s',
+            coalesce(new.starts_at::text, 'null'), coalesce(new.ends_at::text, 'null')));
+    end if;
     return new;
 end $$;
 
@@ -33,7 +37,6 @@ declare
     v_step interval;
     v_before interval;
 begin
-    perform divvy.check_name(s.name, p_what);
     if num_nonnulls(s.steps, s.run_at, s.cron, s.every) <> 1 then
         perform divvy.bad_schedule(p_what, format('give exactly one of steps, run_at, cron and every, not %s', num_nonnulls(s.steps, s.run_at, s.cron, s.every)));
     end if;
@@ -84,6 +87,7 @@ begin
     elsif s.ends_at <= s.starts_at then
         perform divvy.bad_schedule(p_what, format('ends_at %s is not after starts_at %s', s.ends_at, s.starts_at));
     end if;
+    perform divvy.check_name(s.name, p_what);
     perform divvy.check_moment(s.run_at, 'run_at', p_what);
     perform divvy.check_moment(s.starts_at, 'starts_at', p_what);
     perform divvy.check_moment(s.ends_at, 'ends_at', p_what);
@@ -127,16 +131,21 @@ $$;
 
 -- The first moment after p_after, of the kinds that SQL can compute; null: there is none, or cron has to say.
 create or replace function divvy.next_moment(s divvy.schedule, p_after timestamptz) returns timestamptz
-language sql stable as $$
-    select m.at from (select case
-            when s.steps is not null then (select min(s.created_at + o) from unnest(s.steps) o
-                -- an offset of zero is due at creation, where nothing was decided yet
-                where s.created_at + o > p_after or (s.created_at + o = p_after and s.fired_through is null and s.runs = 0))
-            when s.run_at is not null then case when s.fired_through is null then s.run_at end
-            when s.every is not null then divvy.next_beat(s.every, coalesce(s.starts_at, s.created_at), p_after)
-        end as at) m
-    where s.ends_at is null or m.at < s.ends_at
-$$;
+language plpgsql stable as $$
+declare
+    v_at timestamptz;
+begin
+    if s.steps is not null then
+        select min(s.created_at + o) into v_at from unnest(s.steps) o
+        -- an offset of zero is due at creation, where nothing was decided yet
+        where s.created_at + o > p_after or (s.created_at + o = p_after and s.fired_through is null and s.runs = 0);
+    elsif s.run_at is not null and s.fired_through is null then
+        v_at := s.run_at;
+    elsif s.every is not null then
+        v_at := divvy.next_beat(s.every, coalesce(s.starts_at, s.created_at), p_after);
+    end if;
+    return case when (s.ends_at is null or v_at < s.ends_at) and (s.starts_at is null or v_at >= s.starts_at) then v_at end;
+end $$;
 
 -- Fires every schedule whose moment has come: a ledger row and a task for the latest due moment, ledger rows for the missed
 -- ones before it. A schedule that can't fire (say, a payload its type refuses) does not keep others from it. Returns how many fired.
@@ -170,6 +179,8 @@ declare
     v_at timestamptz := s.next_fire_at;
     v_next timestamptz;
     v_missed int := 0;
+    v_stretch timestamptz;   -- the hundredth missed moment: its row counts for all after it
+    v_every interval := make_interval(secs => extract(epoch from s.every)::double precision);   -- as next_beat sees it
     v_task bigint;
 begin
     -- A cron moment that was planned ahead and is overdue now: later ones may be due too, which only the planner can say.
@@ -184,17 +195,22 @@ begin
         v_missed := v_missed + 1;
         if v_missed <= 100 then
             perform divvy.decide_moment(s, v_at, 'missed', null, 'nobody was there to fire it', p_now);
+            v_stretch := v_at;
         end if;
-        if s.every is not null and v_missed = 100 then   -- a long stretch is one row with a count
-            v_at := divvy.next_beat(s.every, coalesce(s.starts_at, s.created_at), p_now - s.every);
-            update divvy.schedule_fire f set count = greatest(1, ceil(extract(epoch from v_at - f.fire_at) / extract(epoch from s.every))::int)
-            where f.schedule_id = s.id and f.kind = 'rule' and f.fire_at = v_next - s.every;
+        if v_every is not null and v_missed = 100 then   -- straight to the last beat that is due
+            v_at := divvy.next_beat(s.every, coalesce(s.starts_at, s.created_at),
+                least(p_now, s.ends_at - interval '1 microsecond') - v_every);
+            v_missed := 99 + round(extract(epoch from v_at - v_stretch) / extract(epoch from v_every))::int;
         else
             v_at := v_next;
         end if;
         s.fired_through := v_at;
         v_next := divvy.next_moment(s, v_at);
     end loop;
+    if v_missed > 100 then
+        update divvy.schedule_fire f set count = v_missed - 99
+        where f.schedule_id = s.id and f.kind = 'rule' and f.fire_at = v_stretch;
+    end if;
     v_task := divvy.make_fire(s, v_at, 'rule', p_now);
     perform divvy.advance_schedule(s, v_at, (v_task is not null)::int, v_task);
     return v_task is not null;
@@ -227,11 +243,12 @@ end $$;
 
 create or replace function divvy.decide_moment(s divvy.schedule, p_at timestamptz, p_outcome text, p_task bigint, p_reason text, p_now timestamptz,
     p_kind text default 'rule') returns void
-language sql as $$
+language plpgsql as $$
+begin
     insert into divvy.schedule_fire (schedule_id, fire_at, kind, outcome, task_id, reason, late, at)
     values (s.id, p_at, p_kind, p_outcome, p_task, p_reason, greatest(p_now - p_at, interval '0'), p_now)
-    on conflict do nothing
-$$;
+    on conflict do nothing;
+end $$;
 
 -- The schedule goes on to its next moment; without one it is done. Cron waits for its planner.
 create or replace function divvy.advance_schedule(s divvy.schedule, p_at timestamptz, p_runs int, p_task bigint) returns void

@@ -27,6 +27,7 @@ pub mod workers;
 use crate::store::sqlstate;
 use crate::{Error, ErrorKind, config};
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -111,6 +112,13 @@ enum Command {
     },
 }
 
+impl Command {
+    /// Whether it runs until it is told to stop: such a process says by itself what it does.
+    fn stays(&self) -> bool {
+        matches!(self, Self::Serve(_))
+    }
+}
+
 async fn run(cli: Cli) -> anyhow::Result<()> {
     let global = &cli.global;
     match cli.command {
@@ -136,7 +144,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
 /// The whole program: reads the arguments, runs the command, says what went wrong, and returns the exit code.
 pub async fn main() -> ExitCode {
     let cli = Cli::parse();
-    crate::telemetry::init(cli.global.verbose);
+    crate::telemetry::init(cli.global.verbose.saturating_add(u8::from(cli.command.stays())));
     match run(cli).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -149,6 +157,15 @@ pub async fn main() -> ExitCode {
 /// The command line's description, for completions and for tests that compare papers with it.
 pub fn command() -> clap::Command {
     Cli::command()
+}
+
+/// Prints data. A reader that has gone (`divvy … | head`) has seen what it wanted.
+pub(crate) fn print(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(gone) if gone.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
 }
 
 /// The error and its causes, as far as a cause says something new, with the code of the protocol.

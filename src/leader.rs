@@ -17,6 +17,7 @@ use sqlx::postgres::PgConnectOptions;
 use std::time::Duration;
 use term::Term;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -79,14 +80,19 @@ impl Leader {
     pub async fn run(self, shutdown: CancellationToken) -> usize {
         let mut terms = 0;
         let mut pause = TRY_EVERY;
-        while !shutdown.is_cancelled() {
-            match self.campaign(&shutdown).await {
-                Ok(Some(term)) => {
+        loop {
+            // Dropping a campaign ends its sessions, and a lock with them.
+            let elected = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                elected = self.campaign() => elected,
+            };
+            match elected {
+                Ok(term) => {
                     terms += 1;
                     pause = TRY_EVERY;
                     self.reign(term, &shutdown).await;
                 }
-                Ok(None) => break,
                 Err(error) => {
                     self.unfit(&error);
                     rest(pause, &shutdown).await;
@@ -98,8 +104,8 @@ impl Leader {
         terms
     }
 
-    /// Waits for the lock. None: shut down before.
-    async fn campaign(&self, shutdown: &CancellationToken) -> Result<Option<Term>> {
+    /// Waits for the lock, and opens a term.
+    async fn campaign(&self) -> Result<Term> {
         if answered(lead::is_pooled(&self.direct)).await? {
             return Err(Error::new(
                 ErrorKind::Config,
@@ -109,20 +115,13 @@ impl Leader {
         let mut connection = answered(lead::open(&self.direct)).await?;
         self.standing.send_replace(Standing::Waiting);
         loop {
-            let asked = tokio::time::Instant::now();
-            let elected = tokio::select! {
-                biased;
-                () = shutdown.cancelled() => break,
-                elected = answered(lead::try_lock(&mut connection)) => elected?,
-            };
-            if elected {
+            let asked = Instant::now();
+            if answered(lead::try_lock(&mut connection)).await? {
                 let number = answered(lead::lead(&mut connection, self.id, &self.name)).await?;
-                return Ok(Some(Term { number, connection, asked }));
+                return Ok(Term { number, connection, asked });
             }
-            rest(TRY_EVERY, shutdown).await;
+            tokio::time::sleep(about(TRY_EVERY)).await;
         }
-        lead::resign(connection).await;
-        Ok(None)
     }
 
     /// Runs the duties for as long as the lock is certain.
@@ -170,11 +169,15 @@ async fn answered<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
     })
 }
 
-/// About `pause`, or until `stop`. Candidates that started together don't stay together.
+/// About `pause`, or until `stop`.
 async fn rest(pause: Duration, stop: &CancellationToken) {
-    let pause = pause.mul_f64(rand::random_range(0.8..1.2));
     tokio::select! {
         () = stop.cancelled() => (),
-        () = tokio::time::sleep(pause) => (),
+        () = tokio::time::sleep(about(pause)) => (),
     }
+}
+
+/// A fifth more or less, so that candidates that started together don't stay together.
+fn about(pause: Duration) -> Duration {
+    pause.mul_f64(rand::random_range(0.8..1.2))
 }

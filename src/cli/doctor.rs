@@ -23,11 +23,11 @@ pub async fn run(_: Args, global: &Global) -> anyhow::Result<()> {
         embedded.stop_if_last().await?;
     }
     let failed = findings.iter().filter(|finding| finding.verdict == Verdict::Fail).count();
-    if global.json {
-        println!("{}", json!({ "healthy": failed == 0, "checks": findings }));
+    super::print(&if global.json {
+        format!("{}\n", json!({ "healthy": failed == 0, "checks": findings }))
     } else {
-        findings.iter().for_each(show);
-    }
+        findings.iter().map(shown).collect()
+    })?;
     match failed {
         0 => Ok(()),
         1 => bail!("1 check failed"),
@@ -35,9 +35,10 @@ pub async fn run(_: Args, global: &Global) -> anyhow::Result<()> {
     }
 }
 
-fn show(finding: &Finding) {
-    println!("{:<5} {:<20} {}", finding.verdict.word(), finding.check, finding.found);
-    if let Some(fix) = &finding.fix {
-        println!("{:<5} {:<20} -> {fix}", "", "");
+fn shown(finding: &Finding) -> String {
+    let line = format!("{:<5} {:<20} {}\n", finding.verdict.word(), finding.check, finding.found);
+    match &finding.fix {
+        Some(fix) => format!("{line}{:<5} {:<20} -> {fix}\n", "", ""),
+        None => line,
     }
 }

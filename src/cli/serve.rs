@@ -66,15 +66,15 @@ async fn serve(args: &Args, listener: TcpListener, database: &database::Database
     let types = tokio::spawn(types.run(stop.clone()));
     let leader = (!args.no_lead).then(|| lead("serve", direct.clone(), &stop));
 
-    eprintln!("divvy: serves on http://{address} (/healthz, /readyz); Ctrl-C stops it");
+    tracing::info!("serves on http://{address} (/healthz, /readyz); Ctrl-C stops it");
     if let Some(url) = &database.embedded_url {
-        eprintln!("divvy: the database is {url}");
+        tracing::info!("the database is {url}");
     }
     tokio::select! {
         () = stop.cancelled() => (),
         ended = &mut service => bail!("the HTTP service ended early: {ended:?}"),
     }
-    eprintln!("divvy: stopping; again to stop at once");
+    tracing::info!("stops; a second signal stops it at once");
     let done = types.await?;
     if let Some(leader) = leader {
         leader.await?;
@@ -83,7 +83,7 @@ async fn serve(args: &Args, listener: TcpListener, database: &database::Database
     served.cancel();
     service.await??;
     if done.total() > 0 {
-        eprintln!("divvy: splits of types in SQL: {done}");
+        tracing::info!("splits of types in SQL: {done}");
     }
     Ok(())
 }

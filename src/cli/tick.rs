@@ -32,11 +32,11 @@ async fn tick(database: &database::Database, max: i32, as_json: bool) -> anyhow:
     if let Some((_, count)) = done.iter_mut().find(|(duty, _)| duty == "fire") {
         *count += fired;
     }
-    if as_json {
+    let text = if as_json {
         let duties: Vec<_> = done.iter().map(|(duty, done)| json!({ "duty": duty, "done": done })).collect();
-        println!("{}", json!({ "duties": duties }));
+        format!("{}\n", json!({ "duties": duties }))
     } else {
-        done.iter().for_each(|(duty, done)| println!("{duty:<12} {done}"));
-    }
-    Ok(())
+        done.iter().map(|(duty, done)| format!("{duty:<12} {done}\n")).collect()
+    };
+    Ok(super::print(&text)?)
 }

@@ -1,5 +1,7 @@
 //! Who leads, what becomes of it when the connection or the process goes, and that two do no harm.
 
+mod pooler;
+
 use crate::support::db::TestDb;
 use crate::support::program::divvy_on;
 use crate::support::race::{DEADLINE, until};
@@ -127,6 +129,54 @@ async fn a_leader_process_that_is_stopped_or_killed_is_followed_by_another() {
     let mut third = candidate(db.options(), "third");
     assert!(third.leads(term).await > term);
     third.ends().await;
+}
+
+/// An address whose every byte goes through the test, until it is cut off: then the connections stay open and
+/// silent, as when a network drops packets.
+struct Wire {
+    options: PgConnectOptions,
+    cut: CancellationToken,
+}
+
+async fn wire(db: &TestDb) -> Wire {
+    let socket = db.options().get_socket().expect("the tests' server has a socket").clone();
+    let socket = socket.join(format!(".s.PGSQL.{}", db.options().get_port()));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let cut = CancellationToken::new();
+    let silence = cut.clone();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let (socket, silence) = (socket.clone(), silence.clone());
+            tokio::spawn(async move {
+                let mut far = tokio::net::UnixStream::connect(socket).await.unwrap();
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => (),
+                    // Both ends stay open for as long as the test runs.
+                    () = silence.cancelled() => std::future::pending().await,
+                }
+            });
+        }
+    });
+    let mut options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(port);
+    options = options.username(db.options().get_username()).database(db.name());
+    Wire { options: options.ssl_mode(sqlx::postgres::PgSslMode::Disable), cut }
+}
+
+#[tokio::test]
+async fn a_leader_that_is_cut_off_steps_down_and_another_leads() {
+    let db = TestDb::new().await;
+    let wire = wire(&db).await;
+    let mut first = candidate(&wire.options, "first");
+    let term = first.leads(0).await;
+    let mut second = candidate(db.options(), "second");
+    wire.cut.cancel();
+    let down = first.standing.wait_for(|standing| !matches!(standing, Standing::Leading { .. }));
+    tokio::time::timeout(DEADLINE, down).await.expect("it goes on believing").unwrap();
+    assert!(second.leads(term).await > term);
+    assert_eq!(terms(db.pool()).await, ["first", "second"]);
+    second.ends().await;
+    assert_eq!(first.ends().await, 1);
 }
 
 #[tokio::test]

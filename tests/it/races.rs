@@ -5,10 +5,15 @@ mod cancel;
 mod leaders;
 mod reducers;
 
+use crate::lease::let_time_pass;
+use crate::support::clock::Clock;
 use crate::support::db::TestDb;
 use crate::support::hand::{Claimed, Hand};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 use tokio::sync::Barrier;
 
 const TASKS: i32 = 400;
@@ -168,17 +173,17 @@ async fn eight_claimers_at_once_share_no_split_and_claim_no_more_than_they_asked
 #[tokio::test]
 async fn a_claim_beside_a_reclaim_never_takes_the_split_twice() {
     let db = TestDb::new().await;
-    let clock = crate::support::clock::Clock::stop(&db).await;
+    let clock = Clock::stop(&db).await;
     let (mut first, mut duty, mut second) =
         (Hand::new(&db).await, Hand::new(&db).await, Hand::new(&db).await);
     first.declare("x", "{}").await;
     first.insert("(task_type) values ('x')").await;
     let held = first.claim_one("x").await;
-    crate::lease::let_time_pass(&clock, &mut duty, 40).await;
+    let_time_pass(&clock, &mut duty, 40).await;
     assert_eq!(duty.state(held.split_id).await, "ready");
     let again = first.claim_one("x").await;
-    crate::lease::let_time_pass(&clock, &mut duty, 25).await;
-    clock.advance(std::time::Duration::from_secs(5)).await;
+    let_time_pass(&clock, &mut duty, 25).await;
+    clock.advance(Duration::from_secs(5)).await;
     // Taken back, but not committed: it is nobody's yet.
     duty.run("begin").await;
     assert_eq!(duty.get::<i32>("select divvy.reclaim()").await, 1);
@@ -189,4 +194,50 @@ async fn a_claim_beside_a_reclaim_never_takes_the_split_twice() {
     assert_eq!(first.complete(&held).await, "DV001");
     assert_eq!(first.complete(&again).await, "DV001");
     assert_eq!(second.complete(&third).await, "ok");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn claims_and_reclaims_at_once_let_every_split_end_exactly_once() {
+    const SPLITS: usize = 300;
+    let db = TestDb::new().await;
+    let clock = Clock::stop(&db).await;
+    let mut hand = Hand::new(&db).await;
+    hand.declare("x", r#"{"lease": "5 s", "max_attempts": 1000}"#).await;
+    hand.run(&format!("insert into divvy.task (task_type) select 'x' from generate_series(1, {SPLITS})"))
+        .await;
+    // Nobody renews, and time flies: what is not completed soon is taken away.
+    let ended = Arc::new(AtomicUsize::new(0));
+    let mut working = Vec::new();
+    for _ in 0..4 {
+        let (ended, mut hand) = (ended.clone(), Hand::new(&db).await);
+        working.push(tokio::spawn(async move {
+            let mut mine = Vec::new();
+            while ended.load(Relaxed) < SPLITS {
+                let splits = hand.claim("x", 7).await;
+                for (split, verdict) in splits.iter().zip(hand.complete_many(&splits).await) {
+                    if verdict == "ok" {
+                        ended.fetch_add(1, Relaxed);
+                        mine.push(split.split_id);
+                    }
+                }
+                // Some are left to their fate.
+                hand.claim("x", 1).await;
+            }
+            mine
+        }));
+    }
+    while ended.load(Relaxed) < SPLITS {
+        clock.advance(Duration::from_secs(5)).await;
+        hand.run("select divvy.tick()").await;
+        hand.run("update divvy.unit set crashes = 0 where crashes > 3 and state = 'ready'").await;
+        hand.run("update divvy.worker set seen_at = divvy.clock()").await;
+    }
+    let mut all = Vec::new();
+    for worker in working {
+        all.extend(worker.await.unwrap());
+    }
+    let distinct: HashSet<i64> = all.iter().copied().collect();
+    assert_eq!((all.len(), distinct.len()), (SPLITS, SPLITS));
+    assert!(hand.count("divvy.attempt where outcome = 'expired'").await > 0, "some were taken away");
+    assert_eq!(hand.count("divvy.task where status = 'succeeded'").await, SPLITS as i64);
 }

@@ -149,7 +149,7 @@ fn every_statement_that_makes_splits_ready_takes_a_new_key() {
 
 /// A scheduled task is no split yet: its start gives it the key.
 fn only_scheduled(set: &str) -> bool {
-    set.contains("run_at = v_at") && !set.contains("state = ")
+    set.contains("set run_at = p_at") && !set.contains("state = ")
 }
 
 #[test]

@@ -251,3 +251,21 @@ impl Queue {
         self.events(object, id).await.pop().expect("an event")
     }
 }
+
+/// As one of divvy's roles, or another.
+impl Queue {
+    /// Statements as a role, all undone afterwards.
+    pub async fn run_as(&mut self, role: &str, sql: &str) -> Result<(), Refusal> {
+        self.run(format!("begin; set local role {role}")).await;
+        let tried = self.session.execute(AssertSqlSafe(sql.to_owned())).await;
+        self.run("rollback").await;
+        tried.map(drop).map_err(Refusal::of)
+    }
+
+    /// A statement that must be refused after `savepoint here`; back to it, in the same transaction.
+    pub async fn refused_within(&mut self, sql: &str) -> Refusal {
+        let tried = self.session.execute(AssertSqlSafe(sql.to_owned())).await;
+        self.run("rollback to here").await;
+        Refusal::of(tried.expect_err(sql))
+    }
+}
