@@ -167,6 +167,37 @@ async fn the_limits_are_those_of_the_code() {
     assert_eq!(told.len(), known, "every limit is told");
 }
 
+/// The names after "known are" in the refusal of an option that there is not.
+async fn known_options(db: &TestDb, call: &'static str) -> BTreeSet<String> {
+    let refusal = sqlx::raw_sql(call).execute(db.pool()).await.unwrap_err().to_string();
+    let known = refusal.split_once("known are ").unwrap_or_else(|| panic!("{refusal}")).1;
+    known.split(", ").map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn the_options_of_tasks_and_types_are_those_of_the_code() {
+    let db = TestDb::new().await;
+    let text = read(PROTOCOL);
+    let told = |head: &str| {
+        let rows = text.split_once(&format!("| {head} |")).unwrap_or_else(|| panic!("no table {head}")).1;
+        let rows = rows.lines().skip(2).take_while(|line| line.starts_with('|'));
+        rows.flat_map(|row| code_spans(row.split(" | ").next().unwrap_or_default())).collect::<BTreeSet<_>>()
+    };
+    let mut task = known_options(&db, r#"select divvy.enqueue('t', '{}', '{"?": 1}')"#).await;
+    task.remove("on_duplicate"); // of the function, not of the row
+    assert_eq!(told("option of a task"), task);
+    let of_type = known_options(&db, r#"select divvy.put_task_type('t', '{"?": 1}')"#).await;
+    assert_eq!(told("option of a type"), of_type);
+}
+
+#[test]
+fn the_readme_names_the_toolchain_that_is_needed() {
+    let manifest = read("Cargo.toml");
+    let version = manifest.lines().find_map(|line| line.strip_prefix("rust-version = ")).unwrap();
+    let told = format!("Rust toolchain ({} or later)", version.trim_matches('"'));
+    assert!(read("README.md").contains(&told), "README: {told}");
+}
+
 /// `name(a, b = 1)` → the name, its arguments, and how many of them have defaults.
 fn signature(span: &str) -> Option<(String, (Vec<String>, usize))> {
     let (name, rest) = span.split_once('(')?;
