@@ -53,7 +53,7 @@ returns table (split_id bigint, task_id bigint, task_type text, phase text, spli
     scheduled_for timestamptz, idempotency_key text, timeout interval)
 language plpgsql security definer rows 100 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
-set plan_cache_mode = force_generic_plan set jit = off as $$
+set plan_cache_mode = force_generic_plan set jit = off set intervalstyle = postgres as $$
 #variable_conflict use_column
 declare
     v_now timestamptz := divvy.clock();

@@ -47,7 +47,7 @@ end $$;
 -- {"split_id", "verdict"}, claimed of objects with the columns of claim.
 create or replace function divvy.complete_and_claim(worker uuid, split_ids bigint[], tokens bigint[], results jsonb, task_types text[],
     max int, lease interval default null, per_type int[] default null, out completed jsonb, out claimed jsonb)
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set intervalstyle = postgres as $$
 begin
     select coalesce(jsonb_agg(jsonb_build_object('split_id', c.id, 'verdict', c.verdict) order by c.n), '[]') into completed
     from unnest(split_ids, divvy.finish(split_ids, tokens, results)) with ordinality as c (id, verdict, n);
