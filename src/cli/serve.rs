@@ -56,7 +56,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
 
 async fn serve(args: &Args, listener: TcpListener, database: &database::Database) -> anyhow::Result<()> {
     let direct = &database.addresses.direct;
-    prepare(direct, args.migrate || database.embedded_url.is_some()).await?;
+    prepare("serve", direct, args.migrate || database.embedded_url.is_some()).await?;
     let types = sql_host(database, args.sql_slots, args.sql_role_url.as_deref(), args.grace)?;
     let stop = signals();
     let served = CancellationToken::new();
@@ -101,7 +101,7 @@ pub(super) fn sql_host(
     Ok(host.grace(Duration::from_secs(grace)))
 }
 
-pub(super) async fn prepare(direct: &PgConnectOptions, migrates: bool) -> anyhow::Result<()> {
+pub(super) async fn prepare(what: &str, direct: &PgConnectOptions, migrates: bool) -> anyhow::Result<()> {
     if migrates {
         migrate::migrate(direct).await?;
         return Ok(());
@@ -109,10 +109,10 @@ pub(super) async fn prepare(direct: &PgConnectOptions, migrates: bool) -> anyhow
     match migrate::check(direct).await? {
         Status::Current => Ok(()),
         Status::Missing => {
-            bail!("the database has no divvy schema: run `divvy migrate`, or start with --migrate")
+            bail!("the database has no divvy schema: run `divvy migrate`, or {what} with --migrate")
         }
         Status::Behind => {
-            bail!("the schema is older than this divvy: run `divvy migrate`, or start with --migrate")
+            bail!("the schema is older than this divvy: run `divvy migrate`, or {what} with --migrate")
         }
         Status::Ahead => bail!("the schema is a newer divvy's: use that one"),
     }

@@ -46,7 +46,7 @@ async fn work(args: &Args, database: &database::Database) -> anyhow::Result<()> 
     let direct = &database.addresses.direct;
     // Signals first: one that comes while the rest starts is not lost.
     let stop = serve::signals();
-    serve::prepare(direct, args.migrate || database.embedded_url.is_some()).await?;
+    serve::prepare("worker", direct, args.migrate || database.embedded_url.is_some()).await?;
     let mut host = serve::sql_host(database, args.slots, args.sql_role_url.as_deref(), args.grace)?;
     if !args.types.is_empty() {
         host = host.only(args.types.clone());
