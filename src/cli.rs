@@ -41,20 +41,23 @@ pub struct Cli {
     command: Command,
 }
 
+/// Over the options that every command has, so that its own stand out.
+const HEADING: &str = "Everywhere";
+
 /// What every command understands.
 #[derive(Args, Clone)]
 pub struct Global {
     /// The database; without one, divvy's own embedded Postgres
-    #[arg(long, global = true, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(long, global = true, help_heading = HEADING, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     database_url: Option<String>,
     /// The database without a pooler between, for migrations and listening [default: the same]
-    #[arg(long, global = true, env = "DATABASE_DIRECT_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(long, global = true, help_heading = HEADING, env = "DATABASE_DIRECT_URL", hide_env_values = true, value_name = "URL")]
     database_direct_url: Option<String>,
     /// Print data as JSON
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = HEADING)]
     pub json: bool,
     /// Say more (-vv: still more); RUST_LOG overrules it
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, help_heading = HEADING, action = clap::ArgAction::Count)]
     pub verbose: u8,
 }
 

@@ -32,6 +32,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Kind::Fish => Shell::Fish,
     };
     let mut script = Vec::new();
-    generate(shell, &mut super::command(), "divvy", &mut script);
+    generate(shell, &mut shown(), "divvy", &mut script);
     output::print(&String::from_utf8(script)?)
+}
+
+/// The command line without what is not for people: completions would offer hidden commands too.
+fn shown() -> clap::Command {
+    let full = super::command();
+    clap::Command::new("divvy")
+        .args(full.get_arguments().cloned())
+        .subcommands(full.get_subcommands().filter(|command| !command.is_hide_set()).cloned())
 }

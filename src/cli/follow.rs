@@ -79,9 +79,9 @@ fn bar(task: TaskId) -> ProgressBar {
 }
 
 fn show(bar: &ProgressBar, progress: &Progress) {
+    bar.set_message(standing(progress));
     bar.set_length(u64::try_from(progress.splits).unwrap_or_default());
     bar.set_position(u64::try_from(ended(progress)).unwrap_or_default());
-    bar.set_message(standing(progress));
 }
 
 /// How many splits have ended, however.

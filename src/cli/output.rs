@@ -148,16 +148,16 @@ pub fn say_next(after: Option<&str>) {
 }
 
 /// Rows under a header.
-pub struct Table {
+pub struct Table<const N: usize> {
     header: Vec<&'static str>,
     right: &'static [&'static str],
     note: Option<&'static str>,
     rows: Vec<(Vec<String>, String)>,
 }
 
-impl Table {
+impl<const N: usize> Table<N> {
     /// A table with these columns.
-    pub fn new<const N: usize>(header: [&'static str; N]) -> Self {
+    pub fn new(header: [&'static str; N]) -> Self {
         Self { header: header.to_vec(), right: &[], note: None, rows: Vec::new() }
     }
 
@@ -174,7 +174,7 @@ impl Table {
     }
 
     /// Adds a row.
-    pub fn row<const N: usize>(&mut self, cells: [String; N], note: Option<&str>) {
+    pub fn row(&mut self, cells: [String; N], note: Option<&str>) {
         let cells = cells.iter().map(|cell| clean(cell)).collect();
         self.rows.push((cells, clean(note.unwrap_or_default())));
     }
@@ -226,7 +226,7 @@ impl Table {
             grid.force_no_tty();
         }
         let note = self.note.filter(|_| notes);
-        grid.set_header(self.header.iter().chain(&note).map(|name| Cell::new(name)).collect::<Vec<_>>());
+        grid.set_header(self.header.iter().chain(&note).map(Cell::new).collect::<Vec<_>>());
         for (cells, text) in &self.rows {
             let note = note.map(|_| text);
             let cells = cells.iter().chain(note).map(|text| {
@@ -289,7 +289,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn table() -> Table {
+    fn table() -> Table<4> {
         let mut table = Table::new(["ID", "STATUS", "GROUP", "SPLITS"]).right(&["SPLITS"]).note("REASON");
         table.row(["7".into(), "failed".into(), String::new(), "12".into()], Some("the file\nis missing"));
         table.row(["1042".into(), "running".into(), String::new(), "4".into()], None);

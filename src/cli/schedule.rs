@@ -156,7 +156,7 @@ async fn list(pool: &PgPool, all: bool, as_json: bool) -> anyhow::Result<()> {
     let now = clock::now(pool).await?;
     let mut table = output::Table::new(["NAME", "TYPE", "STATUS", "RULE", "NEXT", "IN", "RUNS"])
         .right(&["RUNS"])
-        .note("REASON");
+        .note("NOTE");
     rows.iter().for_each(|row| add(&mut table, row, now));
     table.print("there is no schedule")?;
     if ended > 0 {
@@ -165,11 +165,13 @@ async fn list(pool: &PgPool, all: bool, as_json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn add(table: &mut output::Table, row: &ScheduleRow, now: DateTime<Utc>) {
+fn add(table: &mut output::Table<7>, row: &ScheduleRow, now: DateTime<Utc>) {
     let until = row.paused_until.map(|at| format!("resumes {}", output::ago(at, now)));
     let unplanned = row.status == "active" && row.kind == "cron" && row.next_fire_at.is_none();
     let unplanned = unplanned.then(|| "waits for a leader to plan it".to_owned());
-    let note = row.reason.clone().or(until).or(unplanned);
+    let zone =
+        (row.kind == "cron" && row.timezone != "UTC").then(|| format!("on the clock of {}", row.timezone));
+    let notes: Vec<String> = [zone, row.reason.clone(), until, unplanned].into_iter().flatten().collect();
     let cells = [
         row.name.clone().unwrap_or_default(),
         row.task_type.clone(),
@@ -179,7 +181,7 @@ fn add(table: &mut output::Table, row: &ScheduleRow, now: DateTime<Utc>) {
         output::some(row.next_fire_at.map(|at| output::ago(at, now))),
         row.max_runs.map_or(row.runs.to_string(), |max| format!("{}/{max}", row.runs)),
     ];
-    table.row(cells, note.as_deref());
+    table.row(cells, Some(&notes.join("; ")));
 }
 
 /// The rule as one would say it.
@@ -187,8 +189,7 @@ fn words(row: &ScheduleRow) -> String {
     let rule = row.rule.as_deref().unwrap_or_default();
     let spans = || rule.split(", ").map(interval).collect::<Vec<_>>().join(",");
     match row.kind.as_str() {
-        "cron" if row.timezone == "UTC" => rule.to_owned(),
-        "cron" => format!("{rule} {}", row.timezone),
+        "cron" => rule.to_owned(),
         "every" => format!("every {}", spans()),
         "timed" => "once".to_owned(),
         _ => format!("steps {}", output::short(&spans(), STEPS_CHARS)),

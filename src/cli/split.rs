@@ -104,7 +104,7 @@ async fn list(pool: &PgPool, args: &List, as_json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn add(table: &mut output::Table, row: &SplitRow, now: DateTime<Utc>) {
+fn add(table: &mut output::Table<9>, row: &SplitRow, now: DateTime<Utc>) {
     let due = row.due_at.filter(|at| row.status == SplitStatus::Delayed && *at > now);
     let waits =
         due.map(|at| format!("{}: {}", row.reason.as_deref().unwrap_or("waits"), output::ago(at, now)));

@@ -143,7 +143,7 @@ async fn list(pool: &PgPool, args: &List, as_json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn add(table: &mut output::Table, row: &TaskRow, now: DateTime<Utc>) {
+fn add(table: &mut output::Table<7>, row: &TaskRow, now: DateTime<Utc>) {
     let status =
         if row.paused && !row.status.is_final() { "paused".to_owned() } else { row.status.to_string() };
     let waits = row
@@ -201,7 +201,7 @@ async fn redrive(pool: &PgPool, args: &Redrive, as_json: bool) -> anyhow::Result
     let given = [
         ("max_attempts", args.max_attempts.map(Value::from)),
         ("reason", args.reason.clone().map(Value::from)),
-        ("where", (!only.is_empty()).then(|| Value::Object(only))),
+        ("where", (!only.is_empty()).then_some(Value::Object(only))),
     ];
     for (name, value) in given {
         if let Some(value) = value {

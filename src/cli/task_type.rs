@@ -113,7 +113,6 @@ async fn list(pool: &PgPool, as_json: bool) -> anyhow::Result<()> {
     let now = clock::now(pool).await?;
     let mut table = output::Table::new([
         "TYPE",
-        "STEPS",
         "STATUS",
         "READY",
         "RUNNING",

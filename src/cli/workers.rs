@@ -124,8 +124,9 @@ async fn tell(pool: &PgPool, which: &str, command: Command, as_json: bool) -> an
 
 /// The one worker that `which` means: of several with that name, the one that is there.
 fn meant<'r>(rows: &'r [WorkerRow], which: &str) -> Result<&'r WorkerRow> {
-    let matches =
-        |row: &&WorkerRow| row.name == which || row.worker.to_string().starts_with(&which.to_lowercase());
+    let lower = which.to_lowercase();
+    let by_id = |id: String| lower.len() >= ID_LEAST && (id.starts_with(&lower) || id.ends_with(&lower));
+    let matches = |row: &&WorkerRow| row.name == which || by_id(row.worker.to_string());
     let found: Vec<&WorkerRow> = rows.iter().filter(matches).collect();
     let alive: Vec<&WorkerRow> = found.iter().copied().filter(|row| row.alive).collect();
     match (alive.as_slice(), found.as_slice()) {

@@ -9,7 +9,7 @@ use crate::Result;
 use crate::id::{ScheduleId, SplitId, TaskId, Token};
 use crate::store::state::{Phase, SplitStatus, TaskStatus};
 use chrono::{DateTime, Utc};
-use sea_query::{Expr, ExprTrait, Order, PostgresQueryBuilder, Query, SelectStatement, UnionType};
+use sea_query::{Expr, ExprTrait, Order, PostgresQueryBuilder, Query, SelectStatement};
 use sea_query_sqlx::SqlxBinder;
 use serde::Serialize;
 use sqlx::postgres::PgRow;
@@ -201,12 +201,17 @@ fn split_query(filter: &SplitFilter) -> SelectStatement {
     query.expr_as(Expr::cust("nullif(due_at, 'infinity')"), "due_at");
     query.limit(page(filter.limit));
     if let Some(task) = filter.task {
-        query.order_by("split_no", Order::Asc);
-        // The view derives the task, so no index knows it: the page's splits are found in the table.
-        query.and_where(Expr::col("split_id").in_subquery(splits_of_task(task, filter)));
-    } else if let Some(after) = filter.after {
-        query.and_where(Expr::col("split_id").gt(after.0));
+        query.and_where(Expr::col("task_id").eq(task.0)).order_by("split_no", Order::Asc);
     }
+    match filter.after {
+        // Numbers are unique among a task's shares, and the task's own split comes before or is the only one.
+        Some(after) if filter.task.is_some() => query.and_where(Expr::cust_with_values(
+            "split_no > (select u.split_no from divvy.unit u where u.id = $1)",
+            [after.0],
+        )),
+        Some(after) => query.and_where(Expr::col("split_id").gt(after.0)),
+        None => &mut query,
+    };
     query.order_by("split_id", Order::Asc);
     equal(&mut query, "task_type", filter.task_type.as_deref());
     equal(&mut query, "phase", filter.phase.map(Phase::as_str));
@@ -216,35 +221,6 @@ fn split_query(filter: &SplitFilter) -> SelectStatement {
         query.and_where(Expr::col("status").is_in(filter.statuses.iter().map(|status| status.as_str())));
     }
     query
-}
-
-/// The ids of a task's splits in one page: its shares by number, and on the first page the task itself.
-fn splits_of_task(task: TaskId, filter: &SplitFilter) -> SelectStatement {
-    let mut shares = Query::select();
-    shares.column("id").from(("divvy", "share")).and_where(Expr::col("share_of").eq(task.0));
-    shares.order_by("split_no", Order::Asc);
-    let only_status = filter.phase.is_none() && filter.worker.is_none() && filter.error_class.is_none();
-    if only_status {
-        shares.limit(page(filter.limit));
-    }
-    if !filter.statuses.is_empty() {
-        shares.and_where(Expr::cust_with_values(
-            // What is ready of a paused type is shown as delayed.
-            "(state::text = any ($1) or (state = 'ready' and 'delayed' = any ($1)
-              and exists (select from divvy.task_type t where t.name = task_type and t.paused_until > divvy.clock())))",
-            [filter.statuses.iter().map(|status| status.as_str().to_owned()).collect::<Vec<_>>()],
-        ));
-    }
-    if let Some(after) = filter.after {
-        shares.and_where(Expr::cust_with_values(
-            "split_no > (select u.split_no from divvy.unit u where u.id = $1)",
-            [after.0],
-        ));
-        return shares;
-    }
-    let mut own = Query::select();
-    own.expr(Expr::val(task.0)).union(UnionType::All, shares);
-    own
 }
 
 fn page(limit: Option<u64>) -> u64 {

@@ -49,6 +49,15 @@ pub enum Put {
     Unchanged(ScheduleId),
 }
 
+/// A schedule that has not ended.
+#[derive(sqlx::FromRow)]
+struct Open {
+    id: ScheduleId,
+    status: String,
+    paused_until: Option<DateTime<Utc>>,
+    reason: Option<String>,
+}
+
 /// The columns that make a schedule what it is, as one value.
 const DEFINITION: &str = "select jsonb_build_object('type', s.task_type, 'payload', s.payload, 'steps', s.steps,
         'run_at', s.run_at, 'cron', s.cron, 'every', s.every, 'timezone', s.timezone, 'overlap', s.overlap,
@@ -62,25 +71,27 @@ const DEFINITION: &str = "select jsonb_build_object('type', s.task_type, 'payloa
 /// # Errors
 /// BadSchedule, BadOption, OverLimit, naming the value.
 pub async fn put(connection: &mut PgConnection, schedule: &NewSchedule) -> Result<Put> {
-    let open: Option<(ScheduleId, String, Option<DateTime<Utc>>, Option<String>)> = sqlx::query_as(
-        "select id, status::text, nullif(paused_until, 'infinity'), reason from divvy.schedule
+    let open: Option<Open> = sqlx::query_as(
+        "select id, status::text as status, nullif(paused_until, 'infinity') as paused_until, reason from divvy.schedule
           where name = $1 and status in ('active', 'paused', 'refused') for update",
     )
     .bind(&schedule.name)
     .fetch_optional(&mut *connection)
     .await?;
-    let Some((old, status, until, reason)) = open else {
+    let Some(open) = open else {
         return Ok(Put::Created(insert(connection, schedule).await?));
     };
     sqlx::query("savepoint divvy_put").execute(&mut *connection).await?;
     cancel_schedule(&mut *connection, &schedule.name, Some("replaced")).await?;
     let new = insert(connection, schedule).await?;
-    if status != "refused" && definition(connection, old).await? == definition(connection, new).await? {
+    if open.status != "refused"
+        && definition(connection, open.id).await? == definition(connection, new).await?
+    {
         sqlx::query("rollback to savepoint divvy_put").execute(&mut *connection).await?;
-        return Ok(Put::Unchanged(old));
+        return Ok(Put::Unchanged(open.id));
     }
-    if status == "paused" {
-        pause_schedule(&mut *connection, &schedule.name, until, reason.as_deref()).await?;
+    if open.status == "paused" {
+        pause_schedule(&mut *connection, &schedule.name, open.paused_until, open.reason.as_deref()).await?;
     }
     Ok(Put::Replaced(new))
 }

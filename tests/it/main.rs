@@ -4,6 +4,7 @@ mod support;
 
 mod bad_input;
 mod claim;
+mod cli;
 mod client;
 mod dedupe;
 mod demo;

@@ -6,9 +6,12 @@ mod poisoned;
 use crate::support::db::TestDb;
 use crate::support::hand::{Claimed, Hand};
 
+/// A rule, whether it reduces, and how the task ends.
+type Cell = (&'static str, bool, &'static str);
+
 /// The table of `reduce_on` in the contract: how the splits ended, and for each rule whether there is a reduce, and how
 /// the task ends.
-const RULES: &[(&str, [(&str, bool, &str); 3])] = &[
+const RULES: &[(&str, [Cell; 3])] = &[
     (
         "whole",
         [("success", true, "succeeded"), ("tolerated", true, "succeeded"), ("always", true, "succeeded")],

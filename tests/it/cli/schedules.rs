@@ -1,0 +1,169 @@
+//! Schedules: parsed before they are stored, replaced without a double, shown in their zone.
+
+use super::{json, out, refused, tell, value};
+use crate::support::db::TestDb;
+use crate::support::program::{divvy_on, ok};
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn what_cannot_be_understood_is_not_stored() {
+    let db = TestDb::new().await;
+    let cases: [(&[&str], &str); 5] = [
+        (&["--cron", "0 25 * * *"], "field hour is \"25\""),
+        (&["--every", "90s", "--timezone", "Europe/Atlantis"], "time zone \"Europe/Atlantis\""),
+        (&["--steps", "5,3"], "step 2 is \"3\""),
+        (&["--at", "20201224180000"], "never fires"),
+        (&["--every", "0s"], "every is \"0s\""),
+    ];
+    for (rule, part) in cases {
+        let args = [&["schedule", "put", "night", "--type", "sums"], rule].concat();
+        refused(&tell(&db, &args), 1, &["schedule night: ", part, "(DV012)"]);
+    }
+    refused(&tell(&db, &["schedule", "put", "No Name", "--type", "sums", "--every", "90s"]), 1, &["No Name"]);
+    assert_eq!(value(db.pool(), "select to_jsonb(count(*)) from divvy.schedule").await, json!(0));
+}
+
+#[tokio::test]
+async fn each_kind_of_rule_is_stored_as_it_was_meant() {
+    let db = TestDb::new().await;
+    let put = |name: &str, rule: &[&str]| {
+        json(&db, &[&["schedule", "put", name, "--type", "sums", "--payload", "[1]"], rule].concat())
+    };
+    put("steps", &["--steps", "3,5,1m"]);
+    put("at", &["--at", "20301224180000", "--timezone", "Asia/Tokyo", "--label", "eu"]);
+    put("cron", &["--cron", "0 3 * * MON-FRI", "--timezone", "Europe/Berlin", "--max-runs", "4"]);
+    put("every", &["--every", "90s", "--overlap", "allow", "--stop-on-success"]);
+    let stored = value(
+        db.pool(),
+        "select jsonb_object_agg(name, jsonb_strip_nulls(jsonb_build_object('steps', steps, 'at', run_at, 'cron', cron,
+                'every', every, 'zone', timezone, 'overlap', overlap, 'runs', max_runs, 'stop', stop_on_success,
+                'labels', labels, 'payload', payload))) from divvy.schedule",
+    )
+    .await;
+    let like = |zone: &str, overlap: &str, stop: bool, more: Value| {
+        let mut row = json!({ "zone": zone, "overlap": overlap, "stop": stop, "payload": [1] });
+        row.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        row
+    };
+    let expected = json!({
+        "steps": like("UTC", "skip", false, json!({ "steps": ["00:00:03", "00:00:05", "00:01:00"] })),
+        "at": like("Asia/Tokyo", "skip", false, json!({ "at": "2030-12-24T09:00:00+00:00", "labels": ["eu"] })),
+        "cron": like("Europe/Berlin", "skip", false, json!({ "cron": "0 3 * * MON-FRI", "runs": 4 })),
+        "every": like("UTC", "allow", true, json!({ "every": "00:01:30" })),
+    });
+    assert_eq!(stored, expected);
+    let text = out(&db, &["schedule", "list"]);
+    for part in ["every 1m30s", "steps 3s,5s,1m", "on the clock of Europe/Berlin", "0/4"] {
+        assert!(text.contains(part), "{part:?} is missing in:\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn putting_the_same_again_changes_nothing_and_another_rule_replaces_it_and_stays_paused() {
+    let db = TestDb::new().await;
+    let put = |cron: &str| json(&db, &["schedule", "put", "night", "--type", "sums", "--cron", cron]);
+    let first = put("0 3 * * *");
+    assert_eq!(first["outcome"], "created");
+    let same = put("0 3 * * *");
+    assert_eq!((&same["outcome"], &same["schedule_id"]), (&json!("unchanged"), &first["schedule_id"]));
+    out(&db, &["schedule", "pause", "night", "--reason", "holiday"]);
+    let other = put("0 4 * * *");
+    assert_eq!(other["outcome"], "replaced");
+    let all = json(&db, &["schedule", "list", "--all"]);
+    let rows: Vec<_> = all["schedules"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| [&row["rule"], &row["status"], &row["reason"]])
+        .collect();
+    let (new, old) = (
+        [json!("0 4 * * *"), json!("paused"), json!("holiday")],
+        [json!("0 3 * * *"), json!("cancelled"), json!("replaced")],
+    );
+    assert_eq!(rows, [new.each_ref(), old.each_ref()]);
+    out(&db, &["schedule", "resume", "night"]);
+    assert_eq!(json(&db, &["schedule", "list"])["schedules"][0]["status"], "active");
+}
+
+#[tokio::test]
+async fn a_preview_shows_the_zone_and_utc_over_a_change_of_the_clock() {
+    let preview = ["schedule", "preview", "--cron", "30 2 * * *", "--timezone", "Europe/Berlin", "-n", "3"];
+    let after = ["--after", "2026-03-27T12:00:00Z"];
+    // No database is asked when the moment is given.
+    let text = ok(&mut divvy_on("postgres://127.0.0.1:1/shop", &[&preview[..], &after].concat()));
+    let lines: Vec<String> =
+        text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(
+        lines,
+        [
+            "LOCAL ZONE UTC IN",
+            "Sat 2026-03-28 02:30:00 CET Europe/Berlin 2026-03-28 01:30:00Z in 13h",
+            "Sun 2026-03-29 03:00:00 CEST Europe/Berlin 2026-03-29 01:00:00Z in 37h",
+            "Mon 2026-03-30 02:30:00 CEST Europe/Berlin 2026-03-30 00:30:00Z in 2d",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_stored_schedule_previews_what_it_will_fire() {
+    let db = TestDb::new().await;
+    let put =
+        |name: &str, rule: &[&str]| out(&db, &[&["schedule", "put", name, "--type", "sums"], rule].concat());
+    put("steps", &["--steps", "1h,2h"]);
+    put("every", &["--every", "1h", "--max-runs", "2"]);
+    put("once", &["--at", "20301224180000"]);
+    put("cron", &["--cron", "0 0 1 1 *", "--ends-at", "20290101000000"]);
+    let moments = |name: &str| -> Vec<String> {
+        let preview = json(&db, &["schedule", "preview", name, "-n", "3"]);
+        preview["moments"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|at| at["at"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(moments("once"), ["2030-12-24T18:00:00Z"]);
+    let cron = moments("cron");
+    assert!(
+        cron.len() <= 2 && cron.iter().all(|at| at.ends_with("-01-01T00:00:00Z") && at.as_str() < "2029"),
+        "{cron:?}"
+    );
+    let due = value(
+        db.pool(),
+        "select jsonb_agg(to_jsonb(extract(epoch from next_fire_at - created_at)) order by name)
+           from divvy.schedule where name in ('steps', 'every')",
+    )
+    .await;
+    assert_eq!(due, json!([3600.0, 3600.0]));
+    assert_eq!((moments("steps").len(), moments("every").len()), (2, 2));
+    let next =
+        value(db.pool(), "select to_jsonb(next_fire_at) from divvy.schedule where name = 'every'").await;
+    let instant = |text: &str| text.parse::<chrono::DateTime<chrono::Utc>>().unwrap();
+    assert_eq!(instant(&moments("every")[0]), instant(next.as_str().unwrap()));
+}
+
+#[tokio::test]
+async fn a_schedule_is_triggered_by_hand_and_its_history_tells() {
+    let db = TestDb::new().await;
+    out(&db, &["type", "put", "sums"]);
+    out(&db, &["schedule", "put", "night", "--type", "sums", "--cron", "0 3 * * *"]);
+    let tasks: Vec<String> =
+        (0..3).map(|_| out(&db, &["schedule", "trigger", "night"]).trim().to_owned()).collect();
+    let page = json(&db, &["schedule", "history", "night", "--limit", "2"]);
+    let made = |page: &Value| -> Vec<String> {
+        page["fires"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|fire| fire["task_id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(made(&page), [tasks[2].clone(), tasks[1].clone()]);
+    let next = page["next"].as_str().unwrap();
+    let rest = json(&db, &["schedule", "history", "night", "--limit", "2", "--after", next]);
+    assert_eq!((made(&rest), &rest["next"]), (vec![tasks[0].clone()], &Value::Null));
+    let text = out(&db, &["schedule", "history", "night"]);
+    assert!(text.contains("manual") && text.contains("fired"), "{text}");
+    out(&db, &["schedule", "cancel", "night", "--reason", "over"]);
+    refused(&tell(&db, &["schedule", "cancel", "night"]), 1, &["there is no open schedule night"]);
+}
