@@ -81,14 +81,17 @@ fn every_command_and_flag_in_the_papers_exists() {
 }
 
 #[test]
-fn every_command_is_in_the_readme_s_table() {
-    let spans: BTreeSet<String> = code_spans(&read("README.md")).into_iter().collect();
+fn every_command_is_in_the_readme_s_table_with_its_subcommands() {
+    let rows = table(&read("README.md"), "## The command line");
     for command in divvy::cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
-        let told = format!("divvy {}", command.get_name());
-        assert!(
-            spans.iter().any(|span| span == &told || span.starts_with(&format!("{told} "))),
-            "README: `{told}`"
-        );
+        let told = format!("`divvy {}`", command.get_name());
+        let row = rows.iter().find(|row| row[0] == told).unwrap_or_else(|| panic!("README: {told}"));
+        let spans = code_spans(&row[1]);
+        for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
+            let whole = format!("divvy {} {}", command.get_name(), sub.get_name());
+            let is_named = spans.iter().any(|span| span == sub.get_name() || *span == whole);
+            assert!(is_named, "README: {whole}");
+        }
     }
 }
 
@@ -169,7 +172,8 @@ async fn the_limits_are_those_of_the_code() {
 
 /// The names after "known are" in the refusal of an option that there is not.
 async fn known_options(db: &TestDb, call: &'static str) -> BTreeSet<String> {
-    let refusal = sqlx::raw_sql(call).execute(db.pool()).await.unwrap_err().to_string();
+    let refusal = sqlx::raw_sql(call).execute(db.pool()).await.unwrap_err();
+    let refusal = refusal.as_database_error().expect(call).message();
     let known = refusal.split_once("known are ").unwrap_or_else(|| panic!("{refusal}")).1;
     known.split(", ").map(str::to_owned).collect()
 }

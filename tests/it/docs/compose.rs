@@ -3,6 +3,7 @@
 
 use super::{package, read};
 use crate::support::program::divvy;
+use divvy::store::migrate::{MIGRATIONS, RULES};
 use sqlx::postgres::PgConnectOptions;
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -139,8 +140,8 @@ fn the_dockerfile_copies_all_that_the_program_is_built_from() {
             copied.push((*source).to_owned());
         }
     }
-    // What the sources include reaches out of src only to these.
-    for folder in ["src", "sql", "migrations", "Cargo.toml", "Cargo.lock"] {
+    let sources = MIGRATIONS.iter().chain(RULES).filter_map(|source| source.file.split('/').next());
+    for folder in sources.chain(["src", "Cargo.toml", "Cargo.lock"]) {
         assert!(copied.iter().any(|source| source == folder), "{folder} is copied");
     }
     let manifest = read("Cargo.toml");
