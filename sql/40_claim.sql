@@ -65,6 +65,8 @@ begin
     if (select w.command from divvy.worker w where w.id = claim.worker) <> 'run' then
         return;
     end if;
+    -- A worker that only claims lives too; written once a minute, so that no row is hot.
+    update divvy.worker w set seen_at = v_now where w.id = claim.worker and w.seen_at < v_now - interval '1 min';
     v_token := nextval('divvy.token');
     v_got := divvy.pick(claim.task_types, claim.max, claim.per_type, claim.worker, v_token, v_now);
     -- Nothing to do is the time to look whether a task waits for its reduce.

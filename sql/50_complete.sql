@@ -236,12 +236,16 @@ begin
     perform divvy.wake(array[k.task_type]);
 end $$;
 
--- Leases whose splits are all in this call are done with; the others go when they end. Locked by token, as heartbeats
--- lock them: the same worker may be sending one just now.
+-- Leases of which no split runs any more are done with. Locked by token, as heartbeats lock them: the same worker may
+-- be sending one just now.
 create or replace function divvy.drop_leases(p_ids bigint[], p_tokens bigint[]) returns void
 language sql as $$
     delete from divvy.lease l where l.token = any (array(
-        select x.token from divvy.lease x where x.token = any (p_tokens) and x.split_ids <@ p_ids order by x.token for update))
+        select x.token from divvy.lease x
+        where x.token = any (p_tokens)
+            and (x.split_ids <@ p_ids
+                or not exists (select from divvy.unit u where u.id = any (x.split_ids) and u.token = x.token and u.state = 'running'))
+        order by x.token for update))
 $$;
 
 -- The splits of a divided task for its reduce, a page at a time in split_no order, from after. Errors: DV001, DV010, DV011.
