@@ -52,11 +52,24 @@ async fn work(args: &Args, database: &database::Database) -> anyhow::Result<()> 
         host = host.only(args.types.clone());
     }
     announce(args, &database.pool).await?;
-    let host = tokio::spawn(host.run(stop.clone()));
+    let mut host = tokio::spawn(host.run(stop.clone()));
     let leader = (!args.no_lead).then(|| serve::lead("worker", direct.clone(), &stop));
-    stop.cancelled().await;
-    eprintln!("divvy: stopping; again to stop at once");
-    let done = host.await.context("the worker broke")?;
+    let ended = tokio::select! {
+        ended = &mut host => Some(ended),
+        () = stop.cancelled() => None,
+    };
+    let ended = match ended {
+        Some(ended) => {
+            eprintln!("divvy: terminated by an operator");
+            stop.cancel();
+            ended
+        }
+        None => {
+            eprintln!("divvy: stopping; again to stop at once");
+            host.await
+        }
+    };
+    let done = ended.context("the worker broke")?;
     if let Some(leader) = leader {
         leader.await.context("the leader broke")?;
     }

@@ -99,12 +99,14 @@ impl SqlHost {
         self
     }
 
-    /// Serves until `stop`. Trouble with the database, a role or a type never ends it.
+    /// Serves until `stop`, or until an operator terminates its worker. Trouble with the database, a role or a
+    /// type never ends it.
     pub async fn run(self, stop: CancellationToken) -> Summary {
         let mut workers = JoinSet::new();
         let mut total = Summary::default();
         let mut current: Option<Generation> = None;
-        while !stop.is_cancelled() {
+        let mut terminated = false;
+        while !stop.is_cancelled() && !terminated {
             match self.types().await {
                 Ok(types) if current.as_ref().is_none_or(|current| current.is_outdated(&types)) => {
                     let next = self.start(types, &stop, &mut workers).await;
@@ -121,11 +123,17 @@ impl SqlHost {
                 () = tokio::time::sleep(LOOK_EVERY) => (),
             }
             while let Some(ended) = workers.try_join_next() {
-                total += note(ended.unwrap_or_else(|panic| Err(panicked(panic))), &mut current);
+                let (done, by_itself) =
+                    note(ended.unwrap_or_else(|panic| Err(panicked(panic))), &mut current);
+                total += done;
+                terminated |= by_itself;
             }
         }
+        if let Some(current) = &current {
+            current.stop.cancel();
+        }
         while let Some(ended) = workers.join_next().await {
-            total += note(ended.unwrap_or_else(|panic| Err(panicked(panic))), &mut current);
+            total += note(ended.unwrap_or_else(|panic| Err(panicked(panic))), &mut current).0;
         }
         total
     }
@@ -142,7 +150,7 @@ impl SqlHost {
         &self,
         types: Vec<SqlType>,
         stop: &CancellationToken,
-        workers: &mut JoinSet<Result<Summary>>,
+        workers: &mut JoinSet<Result<(Summary, bool)>>,
     ) -> Generation {
         let mut roles: HashMap<&str, Option<PgPool>> = HashMap::new();
         let mut builder = Worker::builder(self.pool.clone())
@@ -193,10 +201,15 @@ impl Generation {
     }
 }
 
-/// Runs one generation's worker, then closes its roles' connections.
-async fn work(worker: Result<Worker>, stop: CancellationToken, roles: Vec<PgPool>) -> Result<Summary> {
+/// Runs one generation's worker, then closes its roles' connections. Also says whether it ended though nobody here
+/// told it to: an operator did.
+async fn work(
+    worker: Result<Worker>,
+    stop: CancellationToken,
+    roles: Vec<PgPool>,
+) -> Result<(Summary, bool)> {
     let outcome = match worker {
-        Ok(worker) => worker.run(stop).await,
+        Ok(worker) => worker.run(stop.clone()).await.map(|done| (done, !stop.is_cancelled())),
         Err(error) => Err(error),
     };
     for pool in roles {
@@ -206,13 +219,13 @@ async fn work(worker: Result<Worker>, stop: CancellationToken, roles: Vec<PgPool
 }
 
 /// What an ended worker did. One that failed is followed by another at the next look.
-fn note(ended: Result<Summary>, current: &mut Option<Generation>) -> Summary {
+fn note(ended: Result<(Summary, bool)>, current: &mut Option<Generation>) -> (Summary, bool) {
     ended.unwrap_or_else(|error| {
         tracing::warn!(%error, "the worker of types in SQL ended: {error}");
         if let Some(current) = current {
             current.refused = true;
         }
-        Summary::default()
+        (Summary::default(), false)
     })
 }
 

@@ -108,6 +108,24 @@ async fn a_worker_leads_so_that_schedules_fire() {
 }
 
 #[tokio::test]
+async fn a_worker_that_an_operator_terminates_ends_by_itself() {
+    let db = TestDb::new().await;
+    out(&db, &["type", "put", "sums", SUMS]);
+    let worker = Process::start(&db, &[]);
+    let done = json(&db, &["enqueue", "sums", "--split-count", "2", "--wait", "--timeout", "60s"]);
+    assert_eq!(done["status"], "succeeded");
+    let rows = json(&db, &["workers", "list"]);
+    out(&db, &["workers", "terminate", rows["workers"][0]["worker"].as_str().unwrap()]);
+    let said = worker.end();
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert!(
+        said.err.contains("terminated by an operator") && said.err.contains("3 succeeded"),
+        "{}",
+        said.err
+    );
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_a_worker_at_once() {
     let db = TestDb::new().await;
     let slow = r#"{"handler": {"sql": {"execute": "select pg_sleep(600)::text"}}}"#;
