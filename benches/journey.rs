@@ -168,7 +168,7 @@ async fn drain(pool: &PgPool, cpu: &Cpu, tasks: i64) -> Result<(), Failure> {
         let stop = stop.clone();
         async move { worker.run(stop).await }
     });
-    let open = "select exists (select from divvy.unit where task_type = 'bench.noop' and lane = 2 and state = 'ready')
+    let open = "select exists (select from divvy.task k, divvy.lane l where k.task_type = 'bench.noop' and l.task_type = k.task_type and l.lane = 2 and k.lane = 2 and k.claim_key > l.mark and k.state = 'ready')
         or exists (select from divvy.lease)";
     while sqlx::query_scalar::<_, bool>(open).fetch_one(pool).await? {
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -58,12 +58,14 @@ language plpgsql as $$
 declare
     v_type record;
     v_waiting bigint;
+    v_leased bigint;   -- ready in storage, but running
 begin
     for v_type in select name, max_waiting from divvy.task_type where name = any (p_task_types) and max_waiting is not null loop
+        v_leased := (select count(*) from divvy.leased_split x join divvy.task k on k.id = x.id where k.task_type = v_type.name);
         select count(*) into v_waiting from (
             select from divvy.task where task_type = v_type.name and (state in ('ready', 'delayed') or status = 'scheduled')
-            limit v_type.max_waiting + 1) w;
-        if v_waiting > v_type.max_waiting then
+            limit v_type.max_waiting + v_leased + 1) w;
+        if v_waiting - v_leased > v_type.max_waiting then
             raise exception using errcode = 'DV003',
                 message = format('type %s: more than max_waiting = %s tasks wait', v_type.name, v_type.max_waiting);
         end if;
@@ -267,8 +269,10 @@ declare
     h divvy.task;
 begin
     perform divvy.check_task(k, p_what);   -- it was not inserted, so nobody has looked at it
+    perform from divvy.task t where t.id = p_id for update;
+    perform divvy.write_down(array[p_id]);
     select * into h from divvy.task t where t.id = p_id
-        and (t.status = 'scheduled' or (t.phase in ('plan', 'execute') and t.state in ('ready', 'delayed'))) for update;
+        and (t.status = 'scheduled' or (t.phase in ('plan', 'execute') and t.state in ('ready', 'delayed')));
     if not found then
         return;
     end if;

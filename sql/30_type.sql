@@ -178,7 +178,7 @@ end $$;
 
 create or replace function divvy.add_lanes(p_task_type text) returns void
 language sql as $$
-    insert into divvy.lane (task_type, lane) select p_task_type, l from generate_series(0, 4) l on conflict do nothing
+    insert into divvy.lane (task_type, lane) select p_task_type, l from unnest('{0,1,2,3,4,11,12,13,14}'::int[]) l on conflict do nothing
 $$;
 
 -- Forgets a type. Errors: DV011; DV004 while tasks of it are open.
@@ -210,9 +210,9 @@ declare
     v_started int;
 begin
     v_ids := array(select k.id from divvy.task k
-        where k.status = 'scheduled' and k.task_type = p_task_type and k.run_at <= v_now
+        where k.task_type = p_task_type and k.starts_at <= v_now
             and (k.paused_until is null or k.paused_until <= v_now)
-        order by k.run_at limit p_max for update skip locked);
+        order by k.starts_at limit p_max for update skip locked);
     if v_ids = '{}' then
         return 0;
     end if;

@@ -30,6 +30,7 @@ begin
     if u.state = 'cancelled' or p_verdict = 'cancelled' then
         raise exception using errcode = 'DV002', message = format('split %s was cancelled', p_id);
     end if;
+    select 'running', x.token into u.state, u.token from divvy.leased_split x where x.id = p_id and u.state = 'ready' and u.key between x.lo_key and x.hi_key;
     raise exception using errcode = 'DV001', message = format('split %s is not held by token %s: it is %s%s', p_id, coalesce(p_token::text, 'null'),
         coalesce(u.state::text, 'between phases'), case when u.token is not null then format(', its token is %s', u.token) end);
 end $$;
@@ -56,8 +57,27 @@ begin
         complete_and_claim.per_type) c;
 end $$;
 
--- The one way to success. Plain tasks and shares end in sets; a plan, a reduce, a split with staged siblings and a plain
--- task that is being cancelled end one by one, because they write more of their task. Returns a verdict for each id.
+-- The same round trip for divvy's own worker, without JSON: first a row with the verdicts in the order given (null: all
+-- ok), then a row for each part taken. Errors and locks: as complete_many and claim.
+create or replace function divvy.exchange(worker uuid, split_ids bigint[], tokens bigint[], results jsonb, task_types text[], max int,
+    lease interval default null, per_type int[] default null)
+returns table (verdicts text[], part divvy.part)
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    verdicts := divvy.finish(split_ids, tokens, results);
+    if 'ok' = all (verdicts) then
+        verdicts := null;
+    end if;
+    return next;
+    verdicts := null;
+    for part in select * from divvy.take(exchange.worker, exchange.task_types, exchange.max, exchange.lease, exchange.per_type) loop
+        return next;
+    end loop;
+end $$;
+
+-- The one way to success. What its lease alone names ends in one write; what is written down ends in sets too, if it is a
+-- plain task or a share; a plan, a reduce, a split with staged siblings and a plain task that is being cancelled end one
+-- by one, because they write more of their task. Returns a verdict for each id.
 create or replace function divvy.finish(p_ids bigint[], p_tokens bigint[], p_results jsonb) returns text[]
 language plpgsql
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
@@ -71,9 +91,15 @@ begin
     perform divvy.need_read_committed('complete');
     perform divvy.check_batch('complete', p_ids, p_tokens);
     perform divvy.check_results(p_ids, p_results);
-    v_done := divvy.finish_plain(p_ids, p_tokens, p_results, v_now);
+    if cardinality(p_ids) = 0 then
+        return '{}';
+    end if;
+    if p_results = 'null' then
+        p_results := null;
+    end if;
+    v_done := divvy.finish_leased(p_ids, p_tokens, p_results, v_now);
     if cardinality(v_done) < cardinality(p_ids) then
-        v_done := v_done || divvy.finish_shares(p_ids, p_tokens, p_results, v_now);
+        v_done := v_done || divvy.finish_plain(p_ids, p_tokens, p_results, v_now) || divvy.finish_shares(p_ids, p_tokens, p_results, v_now);
     end if;
     if cardinality(v_done) < cardinality(p_ids) then
         for v_left in
@@ -87,7 +113,7 @@ begin
             end if;
         end loop;
     end if;
-    perform divvy.drop_leases(p_ids, p_tokens);
+    perform divvy.drop_from_leases(array(select distinct t from unnest(p_tokens) t), v_done || v_more);
     if cardinality(v_done) = cardinality(p_ids) then
         return array_fill('ok'::text, array[cardinality(p_ids)]);
     end if;
@@ -122,31 +148,95 @@ begin
     end if;
 end $$;
 
--- Plain tasks: the split's end is the task's.
+-- Splits that only their lease names: ready in storage, with a key in its range.
+create or replace function divvy.finish_leased(p_ids bigint[], p_tokens bigint[], p_results jsonb, p_now timestamptz) returns bigint[]
+language plpgsql as $$
+declare
+    v_done bigint[];
+    v_followed bigint[];
+    v_shares bigint[];
+    v_tasks bigint[];
+    v_follow boolean;
+    v_plain boolean;
+    v_divided boolean;
+begin
+    select coalesce(bool_or(t."then" is not null), false), coalesce(bool_or(l.lane < 10), false), coalesce(bool_or(l.lane > 10), false)
+    into v_follow, v_plain, v_divided
+    from divvy.lease l left join divvy.task_type t on t.name = l.task_type
+    where l.token = any (array(select distinct x from unnest(p_tokens) x)) and not l.written;
+    if v_plain then
+        with done as (
+            update divvy.task k set state = 'succeeded', status = 'succeeded', attempt = k.attempt + 1, crashes = 0, finished_at = p_now, error = null,
+                token = h.token, worker = h.worker, started_at = h.claimed_at, result = nullif(p_results -> h.n, 'null'),
+                dedupe_held = k.dedupe_key is null or k.dedupe_until is not null, paused_until = null
+            from divvy.leased(p_ids, p_tokens) h
+            where k.id = h.id and h.lane < 10 and k.state = 'ready' and k.key between h.lo_key and h.hi_key and k.phase = 'execute'
+                and k.cancel_requested_at is null
+            returning k.id, k."then" is not null or k.schedule_id is not null or v_follow as followed
+        )
+        select array_agg(id), array_agg(id order by id) filter (where followed) into v_done, v_followed from done;
+        if v_followed is not null then
+            perform divvy.follow(id) from unnest(v_followed) id;
+        end if;
+    end if;
+    if v_divided then
+        with done as (
+            update divvy.share s set state = 'succeeded', attempt = s.attempt + 1, crashes = 0, finished_at = p_now, error = null,
+                token = h.token, worker = h.worker, started_at = h.claimed_at, result = nullif(p_results -> h.n, 'null')
+            from divvy.leased(p_ids, p_tokens) h
+            where s.id = h.id and h.lane > 10 and s.state = 'ready' and s.key between h.lo_key and h.hi_key
+            returning s.id, s.share_of
+        )
+        select array_agg(id), array_agg(distinct share_of) into v_shares, v_tasks from done;
+        perform divvy.look_at(v_tasks);
+    end if;
+    return coalesce(v_done || v_shares, v_done, v_shares, '{}');
+end $$;
+
+-- Of the pairs of split and token, those that a lease names: with the place in the call (from 0), ascending by id, so that
+-- two calls never wait for each other. A hash join, whatever the statistics say: a lease may hold thousands.
+create or replace function divvy.leased(p_ids bigint[], p_tokens bigint[])
+returns table (id bigint, n int, token bigint, worker uuid, claimed_at timestamptz, lane smallint, lo_key bigint, hi_key bigint)
+language plpgsql stable rows 100 set enable_nestloop = off set enable_mergejoin = off set enable_hashjoin = on
+set plan_cache_mode = force_generic_plan set jit = off as $$
+#variable_conflict use_column
+begin
+    return query
+    select g.id, (g.n - 1)::int, h.token, h.worker, h.claimed_at, h.lane, h.lo_key, h.hi_key
+    from unnest(p_ids, p_tokens) with ordinality as g (id, token, n)
+    join (select l.token, l.worker, l.claimed_at, l.lane, l.lo_key, l.hi_key, i as id from divvy.lease l, unnest(l.split_ids) i
+        where l.token = any (array(select distinct x from unnest(p_tokens) x)) and not l.written
+        offset 0) h on h.id = g.id and h.token = g.token
+    order by g.id;
+end $$;
+
+-- Plain tasks that are written down: the split's end is the task's.
 create or replace function divvy.finish_plain(p_ids bigint[], p_tokens bigint[], p_results jsonb, p_now timestamptz) returns bigint[]
 language plpgsql as $$
 declare
     v_done bigint[];
     v_followed bigint[];
-    v_types_follow boolean := exists (select from divvy.task_type t where t."then" is not null);
 begin
     with done as (
         update divvy.task k set state = 'succeeded', attempt = k.attempt + 1, crashes = 0, finished_at = p_now, error = null,
             result = nullif(p_results -> (g.n - 1)::int, 'null'), status = 'succeeded',
-            dedupe_held = k.dedupe_key is null or k.dedupe_until is not null
+            dedupe_held = k.dedupe_key is null or k.dedupe_until is not null, paused_until = null
         from (select * from unnest(p_ids, p_tokens) with ordinality as a (id, token, n) order by a.id) g
         where k.id = g.id and k.token = g.token and k.state = 'running' and k.phase = 'execute' and not k.adds
             and k.cancel_requested_at is null
-        returning k.id, k."then" is not null or k.schedule_id is not null or v_types_follow as followed
+        returning k.id, k.task_type, k."then" is not null or k.schedule_id is not null as followed
     )
-    select coalesce(array_agg(id), '{}'), array_agg(id order by id) filter (where followed) into v_done, v_followed from done;
+    select coalesce(array_agg(d.id), '{}'),
+        array_agg(d.id order by d.id) filter (where d.followed
+            or exists (select from divvy.task_type t where t.name = d.task_type and t."then" is not null))
+    into v_done, v_followed from done d;
     if v_followed is not null then
         perform divvy.follow(id) from unnest(v_followed) id;
     end if;
     return v_done;
 end $$;
 
--- Shares: then each divided task is looked at. One whose last split this is goes on at once; of the others a note
+-- Shares that are written down: then each divided task is looked at. One whose last split this is goes on at once; of the others a note
 -- is left, because the last two may end side by side, neither seeing the other.
 create or replace function divvy.finish_shares(p_ids bigint[], p_tokens bigint[], p_results jsonb, p_now timestamptz) returns bigint[]
 language plpgsql as $$
@@ -235,18 +325,6 @@ begin
     perform divvy.hold_if_paused(k.id, k.paused_until);
     perform divvy.wake(array[k.task_type]);
 end $$;
-
--- Leases of which no split runs any more are done with. Locked by token, as heartbeats lock them: the same worker may
--- be sending one just now.
-create or replace function divvy.drop_leases(p_ids bigint[], p_tokens bigint[]) returns void
-language sql as $$
-    delete from divvy.lease l where l.token = any (array(
-        select x.token from divvy.lease x
-        where x.token = any (p_tokens)
-            and (x.split_ids <@ p_ids
-                or not exists (select from divvy.unit u where u.id = any (x.split_ids) and u.token = x.token and u.state = 'running'))
-        order by x.token for update))
-$$;
 
 -- The splits of a divided task for its reduce, a page at a time in split_no order, from after. Errors: DV001, DV010, DV011.
 create or replace function divvy.reduce_inputs(split_id bigint, token bigint, after int default 0, max int default 1000)

@@ -13,6 +13,7 @@ begin
     u := divvy.held(fail.split_id, fail.token);
     select a.status, a.next_at into status, next_at
     from divvy.end_attempt(u, case when retry then 'failed' else 'stopped' end, divvy.capped(error, 'error'), retry, retry_in) a;
+    perform divvy.drop_from_leases(array[u.token], array[u.id]);
 end $$;
 
 -- The split, locked, if the token still holds it; else raises DV011, DV002 or DV001.
@@ -22,6 +23,7 @@ declare
     u divvy.unit;
 begin
     perform divvy.need_read_committed('fail, snooze and release');
+    perform divvy.write_down(array[p_id]);
     select * into u from divvy.unit k where k.id = p_id and k.token = p_token and k.state = 'running' for update;
     if not found then
         perform divvy.refuse(p_id, p_token);
@@ -138,6 +140,7 @@ begin
     u := divvy.held(snooze.split_id, snooze.token);
     select * into k from divvy.task x where x.id = coalesce(u.share_of, u.id);
     perform divvy.unstaged(u);
+    perform divvy.drop_from_leases(array[u.token], array[u.id]);
     if k.cancel_requested_at is not null then
         perform divvy.end_split(u, 'cancelled', 'cancelled', null, false);
         return null;
@@ -158,6 +161,7 @@ begin
     u := divvy.held(release.split_id, release.token);
     select * into k from divvy.task x where x.id = coalesce(u.share_of, u.id);
     perform divvy.unstaged(u);
+    perform divvy.drop_from_leases(array[u.token], array[u.id]);
     if k.cancel_requested_at is not null then
         perform divvy.end_split(u, 'cancelled', 'cancelled', null, false);
     else
@@ -173,6 +177,7 @@ begin
     if progress not between 0 and 1 then
         perform divvy.bad_option(format('split %s', split_id), format('progress is %s; it must be 0 to 1', progress));
     end if;
+    perform divvy.write_down(array[checkpoint.split_id]);
     update divvy.unit u set checkpoint = coalesce(checkpoint.state, u.checkpoint), progress = coalesce(checkpoint.progress, u.progress)
     where u.id = checkpoint.split_id and u.token = checkpoint.token and u.state = 'running';
     if not found then
@@ -192,7 +197,7 @@ begin
     end if;
     perform divvy.check_limit('log message', octet_length(message), format('split %s', split_id));
     perform divvy.check_size('headers', fields, format('split %s: log', split_id));
-    perform from divvy.unit u where u.id = log.split_id and u.token = log.token and u.state = 'running';
+    perform from divvy.unit u where u.id = log.split_id and divvy.holds(u, log.token);
     if not found then
         perform divvy.refuse(log.split_id, log.token);
     end if;

@@ -42,7 +42,7 @@ begin
     if k.status <> 'running' or k.phase is not null then
         return true;
     end if;
-    select count(*) into v_failed from divvy.share s where s.share_of = p_task and s.state = 'failed';
+    select count(*) into v_failed from divvy.share s where s.unsuccessful = p_task and s.state = 'failed';
     v_verdict := divvy.verdict(k, v_failed);
     if v_failed > 0 and v_verdict = 'broken' then
         perform divvy.skip_unclaimed(k);
@@ -61,7 +61,7 @@ declare
     k divvy.task;
     v_failed bigint;
 begin
-    select count(*) into v_failed from divvy.share s where s.share_of = p_task and s.state = 'failed';
+    select count(*) into v_failed from divvy.share s where s.unsuccessful = p_task and s.state = 'failed';
     if v_failed = 0 then
         return false;
     end if;
@@ -70,14 +70,26 @@ begin
         and exists (select from divvy.share s where s.share_of = p_task and s.state in ('ready', 'delayed'));
 end $$;
 
--- Splits are claimed in order, so an open one is most likely the last: the scan starts there. (Not as EXISTS, from which
--- the planner would drop the order.)
+-- The open split that the session saw last is looked at first. Splits are claimed in order, so where it has ended another is
+-- most likely near the end: the scan starts there. (Not as EXISTS, from which the planner would drop the order.)
 create or replace function divvy.has_open_split(p_task bigint) returns boolean
-language sql stable as $$
-    select coalesce((
-        select true from divvy.share s where s.share_of = p_task and s.state in ('delayed', 'ready', 'running')
-        order by s.split_no desc limit 1), false)
-$$;
+language plpgsql as $$
+declare
+    v_seen bigint[] := string_to_array(nullif(current_setting('divvy.open_split', true), ''), ' ');   -- task, split_no
+    v_no int;
+begin
+    if v_seen[1] = p_task and exists (select from divvy.share s where s.share_of = p_task and s.split_no = v_seen[2]
+            and s.state in ('delayed', 'ready', 'running')) then
+        return true;
+    end if;
+    select s.split_no into v_no from divvy.share s where s.share_of = p_task and s.state in ('delayed', 'ready', 'running')
+    order by s.split_no desc limit 1;
+    if v_no is null then
+        return false;
+    end if;
+    perform set_config('divvy.open_split', p_task || ' ' || v_no, false);
+    return true;
+end $$;
 
 -- What failures mean for the task: whole | tolerated | broken. Without max_failed and max_failed_percent none is
 -- tolerated; either one breaks the tolerance.
@@ -106,9 +118,7 @@ language plpgsql as $$
 begin
     if divvy.reduce_rule(k) <> 'always' then
         update divvy.share s set state = 'skipped', reason = 'tolerance', finished_at = divvy.clock()
-        where s.id = any (array(
-            select x.id from divvy.share x where x.share_of = k.id and x.state in ('ready', 'delayed')
-            order by x.id for update skip locked));
+        where s.id = any (divvy.take_waiting(k.id));
     end if;
 end $$;
 
@@ -152,7 +162,7 @@ $$;
 create or replace function divvy.splits_error(p_task bigint, p_failed bigint) returns jsonb
 language sql stable as $$
     select jsonb_build_object('class', 'splits', 'message', format('%s of its splits failed', p_failed), 'failed', p_failed, 'first',
-        (select s.error from divvy.share s where s.share_of = p_task and s.state = 'failed' order by s.split_no limit 1))
+        (select s.error from divvy.share s where s.unsuccessful = p_task and s.state = 'failed' order by s.split_no limit 1))
 $$;
 
 -- The reduce completes, unless somebody cancelled first. k is locked. False: it does not count.
@@ -166,7 +176,7 @@ begin
         perform divvy.end_task(k.id, divvy.cancelled_as(k), null, null);
         return false;
     end if;
-    select count(*) into v_failed from divvy.share s where s.share_of = k.id and s.state = 'failed';
+    select count(*) into v_failed from divvy.share s where s.unsuccessful = k.id and s.state = 'failed';
     update divvy.task t set state = 'succeeded', attempt = t.attempt + 1, crashes = 0, error = null where t.id = k.id;
     perform divvy.end_task(k.id, divvy.reduced_as(divvy.verdict(k, v_failed)), p_result,
         case when v_failed > 0 then divvy.splits_error(k.id, v_failed) end);
@@ -233,7 +243,7 @@ begin
     for v_task in
         select t.id from unnest(v_noted) n (id) join divvy.task t on t.id = n.id and t.status = 'running' and t.phase is null
         union
-        (select t.id from divvy.task t where t.status = 'running' and t.phase is null and t.id > divvy.sweep_from() order by t.id limit settle.max)
+        (select t.id from divvy.task t where t.divided > divvy.sweep_from() order by t.divided limit settle.max)
     loop
         begin
             if divvy.settle_task(v_task) then
@@ -261,6 +271,6 @@ $$;
 create or replace function divvy.sweep_on(p_max int) returns void
 language sql as $$
     select set_config('divvy.sweep', coalesce((
-        select t.id from divvy.task t where t.status = 'running' and t.phase is null and t.id > divvy.sweep_from()
-        order by t.id offset greatest(p_max - 1, 0) limit 1), 0)::text, false)
+        select t.id from divvy.task t where t.divided > divvy.sweep_from()
+        order by t.divided offset greatest(p_max - 1, 0) limit 1), 0)::text, false)
 $$;

@@ -24,10 +24,12 @@ declare
     k divvy.task;
 begin
     perform divvy.need_read_committed('operate functions');
-    select * into k from divvy.task t where t.id = p_id for update;
+    perform from divvy.task t where t.id = p_id for update;
     if not found then
         perform divvy.unknown('task', p_id::text);
     end if;
+    perform divvy.write_down(array[p_id]);
+    select * into k from divvy.task t where t.id = p_id;
     return k;
 end $$;
 
@@ -41,8 +43,8 @@ begin
     update divvy.task t set cancel_requested_at = coalesce(t.cancel_requested_at, v_now), cancel_reason = coalesce(t.cancel_reason, p_reason)
     where t.id = k.id;
     update divvy.share s set state = 'cancelled', reason = p_reason, finished_at = v_now
-    where s.id = any (array(
-        select x.id from divvy.share x where x.share_of = k.id and x.state in ('ready', 'delayed') order by x.id for update skip locked));
+    where s.id = any (divvy.take_waiting(k.id));
+    perform divvy.write_down(array[k.id]);
     update divvy.task t set state = 'cancelled', reason = p_reason where t.id = k.id and t.state in ('ready', 'delayed');
     if (select t.state is distinct from 'running' from divvy.task t where t.id = k.id) and not divvy.has_open_split(k.id) then
         perform divvy.end_task(k.id, case p_reason when 'deadline' then 'failed' else 'cancelled' end::divvy.task_status, null, null);
@@ -175,8 +177,7 @@ begin
         max_failed = n.max_failed, max_failed_percent = n.max_failed_percent, labels = n.labels, key = nextval('divvy.key')
     where t.id = k.id;
     update divvy.share s set priority = n.priority, max_attempts = n.max_attempts, timeout = n.timeout, key = nextval('divvy.key')
-    where s.id = any (array(
-            select x.id from divvy.share x where x.share_of = k.id and x.state in ('ready', 'delayed') order by x.id for update skip locked));
+    where s.id = any (divvy.take_waiting(k.id));
     perform divvy.record('update_task', 'task', k.id::text, options ->> 'reason',
         (select jsonb_object_agg(o, to_jsonb(k) -> o) from jsonb_object_keys(options - 'reason') o), options - 'reason');
 end $$;
@@ -222,9 +223,7 @@ begin
     with moved as (
         update divvy.unit u set state = case when p_at > p_now then 'delayed' else 'ready' end::divvy.split_status, due_at = p_at,
             reason = case when p_at > p_now then 'run_at' end, key = nextval('divvy.key'), priority = coalesce(p_priority, u.priority)
-        where u.id = any (array(
-                select x.id from divvy.share x where x.share_of = k.id and x.state in ('ready', 'delayed') order by x.id for update skip locked)
-            || k.id) and u.state in ('ready', 'delayed') and u.reason is distinct from 'paused'
+        where u.id = any (divvy.take_waiting(k.id) || k.id) and u.state in ('ready', 'delayed') and u.reason is distinct from 'paused'
         returning u.id)
     select count(*) into v_moved from moved;
     return v_moved;
@@ -244,12 +243,14 @@ begin
         perform divvy.unknown('split', skip_split.split_id::text);
     end if;
     k := divvy.locked_task(coalesce(u.share_of, u.id));
-    select * into u from divvy.unit x where x.id = u.id and x.state is not null for update skip locked;
+    perform from divvy.unit x where x.id = u.id for update skip locked;
     if not found then
         raise exception using errcode = 'DV004', message = format('split %s of task %s is being written by somebody else just now: try again',
             skip_split.split_id, k.id);
     end if;
-    if k.finished_at is not null or u.phase <> 'execute' or u.state not in ('ready', 'delayed', 'running', 'failed') then
+    perform divvy.write_down(array[u.id]);
+    select * into u from divvy.unit x where x.id = u.id;
+    if k.finished_at is not null or u.phase <> 'execute' or u.state is null or u.state not in ('ready', 'delayed', 'running', 'failed') then
         raise exception using errcode = 'DV004', message = format('split %s of task %s is %s in phase %s, the task is %s: it can''t be skipped',
             u.id, k.id, u.state, u.phase, k.status);
     end if;
@@ -259,6 +260,7 @@ begin
         values (u.id, u.token, k.id, u.attempt + 1, u.phase, u.worker, 'skipped', u.started_at, divvy.clock());
     end if;
     perform divvy.unstaged(u);
+    perform divvy.drop_from_leases(array[u.token], array[u.id]);
     perform divvy.end_split(u, 'skipped', coalesce(skip_split.reason, 'skipped'), null, false);
 end $$;
 
@@ -329,12 +331,14 @@ end $$;
 -- Delays what is ready of a paused task. Splits under a claim that is not committed are met by the next promotion sweep.
 create or replace function divvy.hold_if_paused(p_task bigint, p_until timestamptz) returns void
 language plpgsql set enable_seqscan = off set jit = off as $$
+declare
+    v_ids bigint[];
 begin
     if p_until > divvy.clock() then
+        v_ids := array(select t.id from divvy.task t where t.id = p_task and t.state = 'ready' for update skip locked);
+        perform divvy.write_down(v_ids);
         update divvy.unit u set state = 'delayed', due_at = p_until, reason = 'paused'
-        where u.id = any (array(select t.id from divvy.task t where t.id = p_task and t.state = 'ready' for update skip locked)
-                || array(select x.id from divvy.share x where x.share_of = p_task and x.state = 'ready' order by x.id for update skip locked))
-            and u.state = 'ready';
+        where u.id = any (v_ids || divvy.take_waiting(p_task, false)) and u.state = 'ready';
     end if;
 end $$;
 

@@ -10,6 +10,7 @@ begin
         ('fire', divvy.fire_due(max)),
         ('promote', divvy.promote(max)),
         ('reclaim', divvy.reclaim(max)),
+        ('write_down', divvy.write_down_old(max)),
         ('reduce_check', divvy.settle(max)),
         ('low_water', divvy.advance_low_water()),
         ('prune', divvy.prune(max));
@@ -26,7 +27,7 @@ declare
     v_paused record;
 begin
     with due as materialized (
-        select u.id from divvy.unit u where u.state = 'delayed' and u.due_at <= v_now order by u.due_at limit promote.max for update skip locked
+        select u.id from divvy.unit u where u.waits_until <= v_now order by u.waits_until limit promote.max for update skip locked
     ), promoted as (
         update divvy.unit u set state = case when k.paused_until > v_now then 'delayed' else 'ready' end::divvy.split_status,
             reason = case when k.paused_until > v_now then 'paused' end,
@@ -36,18 +37,31 @@ begin
         returning u.task_type)
     select array_agg(distinct task_type), count(*) into v_types, v_count from promoted;
     perform divvy.wake(v_types);
-    for v_type in select t.name from divvy.task_type t order by t.name loop
+    foreach v_type in array divvy.types_to_start(v_now) loop
         v_count := v_count + divvy.start_scheduled(v_type, max);
     end loop;
     update divvy.task_type t set paused_until = null, pause_reason = null
     where t.name = any (array(select p.name from divvy.task_type p where p.paused_until <= v_now for update skip locked));
     update divvy.task t set paused_until = null, pause_reason = null
-    where t.id = any (array(select p.id from divvy.task p where p.paused_until <= v_now and p.finished_at is null for update skip locked));
-    for v_paused in select p.id, p.paused_until from divvy.task p where p.paused_until > v_now and p.finished_at is null order by p.paused_until limit max loop
+    where t.id = any (array(select p.id from divvy.task p where p.paused_until <= v_now for update skip locked));
+    for v_paused in select p.id, p.paused_until from divvy.task p where p.paused_until > v_now order by p.paused_until limit max loop
         perform divvy.hold_if_paused(v_paused.id, v_paused.paused_until);
     end loop;
     return v_count;
 end $$;
+
+-- The declared types of which a scheduled task is due: a walk from type to type, not over the tasks of each.
+create or replace function divvy.types_to_start(p_now timestamptz) returns text[]
+language sql stable as $$
+    with recursive w as (
+        (select k.task_type, k.starts_at from divvy.task k where k.starts_at is not null order by k.task_type, k.starts_at limit 1)
+        union all
+        select n.* from w, lateral (select k.task_type, k.starts_at from divvy.task k
+            where k.starts_at is not null and k.task_type > w.task_type order by k.task_type, k.starts_at limit 1) n
+    )
+    select coalesce(array_agg(w.task_type order by w.task_type), '{}')
+    from w join divvy.task_type t on t.name = w.task_type where w.starts_at <= p_now
+$$;
 
 -- Takes back the splits of ended leases, each charged an attempt; ends tasks past their deadline, and cancelled ones
 -- whose workers did not stop within the grace. After a server start or a pause of ticks every lease is given its length
@@ -89,12 +103,16 @@ $$;
 
 -- Splits that are locked are just being completed: their lease row stays for the next pass.
 create or replace function divvy.reclaim_lease(l divvy.lease, p_now timestamptz) returns int
-language plpgsql set enable_seqscan = off as $$
+language plpgsql set enable_seqscan = off set enable_bitmapscan = off as $$
 declare
     u divvy.unit;
     v_taken int := 0;
     v_outcome text := case when l.deadline_at <= p_now then 'timeout' else 'expired' end;
 begin
+    if not l.written then
+        perform divvy.write_down(array(select x.id from divvy.unit x where x.id = any (l.split_ids) and x.state = 'ready' order by x.id
+            for update skip locked));
+    end if;
     for u in select * from divvy.unit x where x.id = any (l.split_ids) and x.token = l.token and x.state = 'running'
         order by x.id for update skip locked
     loop
@@ -103,8 +121,8 @@ begin
             case v_outcome when 'timeout' then null else interval '0' end);
         v_taken := v_taken + 1;
     end loop;
-    delete from divvy.lease x where x.token = l.token
-        and not exists (select from divvy.unit y where y.id = any (l.split_ids) and y.token = l.token and y.state = 'running');
+    delete from divvy.lease x where x.token = l.token and x.task_type = l.task_type and x.lane = l.lane
+        and not exists (select from divvy.unit y where y.id = any (l.split_ids) and divvy.holds(y, l.token));
     return v_taken;
 end $$;
 
@@ -117,8 +135,8 @@ declare
     u divvy.unit;
     v_taken int := 0;
 begin
-    for v_id in select t.id from divvy.task t where t.cancel_requested_at is not null and t.finished_at is null
-        order by t.cancel_requested_at limit p_max
+    for v_id in select t.id from divvy.task t where t.watch_at <= p_now and t.cancel_requested_at is not null
+        order by t.watch_at limit p_max
     loop
         select * into k from divvy.task t where t.id = v_id and t.finished_at is null for update skip locked;
         continue when not found;
@@ -129,6 +147,7 @@ begin
                 insert into divvy.attempt (split_id, token, task_id, attempt, phase, worker, outcome, started_at, finished_at)
                 values (u.id, u.token, k.id, u.attempt + 1, u.phase, u.worker, 'cancelled', u.started_at, p_now);
                 perform divvy.unstaged(u);
+                perform divvy.drop_from_leases(array[u.token], array[u.id]);
                 perform divvy.end_split(u, 'cancelled', k.cancel_reason, null, true);
                 v_taken := v_taken + 1;
             end loop;
@@ -143,46 +162,48 @@ language plpgsql set enable_seqscan = off as $$
 declare
     k divvy.task;
 begin
-    for k in select * from divvy.task t where t.deadline_at <= p_now and t.finished_at is null and t.cancel_requested_at is null
-        order by t.deadline_at limit p_max for update skip locked
+    for k in select * from divvy.task t where t.watch_at <= p_now and t.deadline_at <= p_now and t.cancel_requested_at is null
+        order by t.watch_at limit p_max for update skip locked
     loop
         perform divvy.record('deadline', 'task', k.id::text, format('its deadline was %s', k.deadline_at), jsonb_build_object('status', k.status), null);
         perform divvy.begin_cancel(k, 'deadline');
     end loop;
 end $$;
 
--- Moves the marks up to the lowest key that may still be ready, in each lane (docs/adr/0003): a key K is noted, with every
--- transaction that writes splits just then; when all of them are gone, and no prepared one is left, every key up to K is
--- visible, and a plain look finds the lowest ready one. Only the order of the statements makes this right.
--- Returns how many marks moved.
+-- Verifies keys (docs/adr/0003): a key K is noted, with every transaction that writes splits just then; when all of them are
+-- gone, and no prepared one is left, every key up to K is visible to whoever looks from then on. Only the order of the
+-- statements makes this right. Returns 1 when the verified key moved.
 create or replace function divvy.advance_low_water() returns int
 language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
     w divvy.low_water;
     v_key bigint;
-    v_moved int := 0;
 begin
     if not pg_try_advisory_xact_lock(divvy.lock_of('low water')) then
         return 0;
     end if;
     select * into w from divvy.low_water;
     if w.server_start is distinct from pg_postmaster_start_time() then
-        perform divvy.repair_keys();
+        perform divvy.repair_keys(w.home);
         w.noted_key := null;
     end if;
     if w.noted_key is not null and not divvy.writers() && w.holders and not divvy.prepared_writer() then
-        v_moved := divvy.raise_marks(w.noted_key);
+        v_key := w.noted_key;
         w.noted_key := null;
     end if;
     if w.noted_key is null then
-        select s.last_value - (not s.is_called)::int into v_key from divvy.key s;
-        update divvy.low_water set noted_key = v_key, holders = divvy.writers(), server_start = pg_postmaster_start_time();
-        if not divvy.prepared_writer() and (select h.holders = '{}' from divvy.low_water h) then
-            v_moved := v_moved + divvy.raise_marks(v_key);
-            update divvy.low_water set noted_key = null;
+        select s.last_value - (not s.is_called)::int into w.noted_key from divvy.key s;
+        w.holders := divvy.writers();
+        if w.holders = '{}' and not divvy.prepared_writer() then
+            v_key := w.noted_key;
         end if;
     end if;
-    return v_moved;
+    -- Nothing new: no version of a row that may have to stay.
+    update divvy.low_water x set noted_key = w.noted_key, holders = w.holders, server_start = pg_postmaster_start_time(), home = divvy.home(),
+        verified_key = greatest(x.verified_key, v_key)
+    where (x.noted_key, x.holders, x.server_start) is distinct from (w.noted_key, w.holders, pg_postmaster_start_time())
+        or x.verified_key < v_key;
+    return (w.verified_key < v_key)::int;
 end $$;
 
 create or replace function divvy.own_transaction() returns text
@@ -209,43 +230,64 @@ language sql volatile as $$
             and l.relation in ('divvy.unit'::regclass, 'divvy.task'::regclass, 'divvy.share'::regclass))
 $$;
 
--- A plain look, never SKIP LOCKED: a row whose claim is about to roll back is still ready. It starts at the old mark.
-create or replace function divvy.raise_marks(p_key bigint) returns int
-language plpgsql as $$
+-- Moves the marks of a type's lanes up to below their lowest ready key, as far as keys are verified. A plain look, never SKIP
+-- LOCKED: a row whose claim is about to roll back is still ready. It starts at the old mark, so each stretch is looked at
+-- once. Returns the marks, by divvy.lane_slot.
+create or replace function divvy.raise_marks(p_type text) returns bigint[]
+language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
-    l divvy.lane;
-    v_ready bigint;
+    v_key bigint := (select w.verified_key from divvy.low_water w);
     v_mark bigint;
-    v_moved int := 0;
+    l divvy.lane;
 begin
-    for l in select * from divvy.lane order by task_type, lane loop
-        select u.key into v_ready from divvy.unit u
-        where u.task_type = l.task_type and u.lane = l.lane and u.state = 'ready' and u.key > l.mark order by u.key limit 1;
-        v_mark := case when v_ready <= p_key then v_ready - 1 else p_key end;
-        if v_mark > l.mark then
-            update divvy.lane x set mark = v_mark where x.task_type = l.task_type and x.lane = l.lane;
-            v_moved := v_moved + 1;
-        end if;
-    end loop;
-    return v_moved;
+    -- What an old snapshot sees is no proof.
+    if current_setting('transaction_isolation') = 'read committed' then
+        for l in select * from divvy.lane x where x.task_type = p_type and x.mark < v_key order by x.lane loop
+            if l.lane < 10 then
+                select k.claim_key - 1 into v_mark from divvy.task k
+                where k.task_type = p_type and k.lane = l.lane and k.claim_key > l.mark and k.claim_key <= v_key and k.state = 'ready'
+                order by k.claim_key limit 1;
+            else
+                select s.claim_key - 1 into v_mark from divvy.share s
+                where s.task_type = p_type and s.lane = l.lane and s.claim_key > l.mark and s.claim_key <= v_key and s.state = 'ready'
+                order by s.claim_key limit 1;
+            end if;
+            update divvy.lane x set mark = coalesce(v_mark, v_key)
+            where x.task_type = p_type and x.lane = l.lane and x.mark < coalesce(v_mark, v_key)
+                and x.lane = (select y.lane from divvy.lane y where y.task_type = p_type and y.lane = l.lane for update skip locked);
+        end loop;
+    end if;
+    return array(select x.mark from divvy.lane x where x.task_type = p_type order by x.lane);
 end $$;
 
--- After a server start: a restored dump or a logical fail-over carries no sequences, so marks and keys are not believed.
--- One look over each lane from its beginning, and the sequences behind everything there is.
-create or replace function divvy.repair_keys() returns void
+-- Which server and database the sequences belong to.
+create or replace function divvy.home() returns text
+language sql stable as $$
+    select s.system_identifier || '/' || d.oid from pg_control_system() s, pg_database d where d.datname = current_database()
+$$;
+
+-- After a server start: sequences behind everything there is. In another home (a restored dump or a logical fail-over may
+-- carry no sequences) marks are not believed either: one look over each lane from its beginning.
+create or replace function divvy.repair_keys(p_home text) returns void
 language plpgsql as $$
 declare
     v_highest bigint;
 begin
-    select max(x.key) into v_highest from divvy.lane l,
-        lateral (select u.key from divvy.unit u where u.task_type = l.task_type and u.lane = l.lane and u.state = 'ready' order by u.key desc limit 1) x;
+    select max(x.key) into v_highest from divvy.lane l, lateral (
+        select (select k.claim_key from divvy.task k where k.task_type = l.task_type and k.lane = l.lane and k.claim_key is not null
+            order by k.claim_key desc limit 1) as key
+        union all
+        select (select s.claim_key from divvy.share s where s.task_type = l.task_type and s.lane = l.lane and s.claim_key is not null
+            order by s.claim_key desc limit 1)) x;
     perform setval('divvy.key', v_highest) from divvy.key s where s.last_value < v_highest;
     perform setval('divvy.id', m.id) from divvy.id s, (select max(u.id) as id from divvy.unit u) m where s.last_value < m.id;
     perform setval('divvy.token', m.token) from divvy.token s,
         (select greatest((select max(x.token) from divvy.lease x), (select max(a.token) from divvy.attempt a)) as token) m
     where s.last_value < m.token;
-    update divvy.lane l set mark = least(l.mark, (
-        select u.key - 1 from divvy.unit u where u.task_type = l.task_type and u.lane = l.lane and u.state = 'ready' order by u.key limit 1));
+    if p_home is distinct from divvy.home() then
+        update divvy.lane l set mark = 0;
+        update divvy.low_water w set verified_key = 0;
+    end if;
 end $$;
 
 -- Deletes what is past its retention: ended tasks with their splits, attempts and logs; workers not seen for an hour;
@@ -262,12 +304,7 @@ begin
     end if;
     update divvy.task k set dedupe_held = false
     where k.id = any (array(select t.id from divvy.task t where t.dedupe_until <= v_now and t.dedupe_held limit prune.max for update skip locked));
-    v_ids := array(select k.id from divvy.task k join divvy.task_type t on t.name = k.task_type
-        -- The shortest retention bounds the look: without it every pass would read all that has ended.
-        where k.finished_at <= v_now - (select min(least(r.retention_succeeded, r.retention_others)) from divvy.task_type r)
-            and k.finished_at <= v_now - case k.status when 'succeeded' then t.retention_succeeded else t.retention_others end
-            and not (k.dedupe_key is not null and k.dedupe_held)
-        order by k.finished_at limit prune.max for update of k skip locked);
+    v_ids := divvy.past_retention(prune.max, v_now);
     v_shares := array(select s.id from divvy.share s where s.share_of = any (v_ids));
     delete from divvy.split_log l where l.split_id = any (v_shares || v_ids);
     delete from divvy.attempt a where a.task_id = any (v_ids);
@@ -278,6 +315,27 @@ begin
     delete from divvy.event e where e.id in (select x.id from divvy.event x where x.at < v_now - interval '90 days' order by x.id limit prune.max);
     delete from divvy.schedule_fire f where f.at < v_now - interval '90 days';
     return cardinality(v_ids);
+end $$;
+
+-- Ended tasks past their retention. Walks the tasks in the order of their ids, a page a call, round and round: no index on the
+-- end, which every completion would have to write. A round starts anew where a task is younger than any retention.
+create or replace function divvy.past_retention(p_max int, p_now timestamptz) returns bigint[]
+language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+declare
+    v_from bigint := coalesce((select w.at_id from divvy.walk w where w.name = 'prune'), 0);
+    v_oldest timestamptz := p_now - (select min(least(r.retention_succeeded, r.retention_others)) from divvy.task_type r);
+    v_last bigint;
+    v_ids bigint[];
+begin
+    select max(k.id), array_agg(k.id) filter (where k.finished_at <= p_now - case k.status when 'succeeded' then t.retention_succeeded
+            else t.retention_others end and not (k.dedupe_key is not null and k.dedupe_held))
+    into v_last, v_ids
+    from (select x.* from divvy.task x where x.id > v_from order by x.id limit p_max) k
+    left join divvy.task_type t on t.name = k.task_type
+    where k.created_at <= v_oldest;
+    insert into divvy.walk as w (name, at_id) values ('prune', coalesce(v_last, 0))
+    on conflict (name) do update set at_id = excluded.at_id where w.at_id <> excluded.at_id;
+    return array(select k.id from divvy.task k where k.id = any (v_ids) order by k.id for update skip locked);
 end $$;
 
 -- A new leader's term; the advisory lock keeps others away, the term says who it was. Returns the term.

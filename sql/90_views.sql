@@ -1,23 +1,30 @@
 -- What people and programs read. The columns are a contract: new ones are added at the end.
 
+-- Splits that run by being named in a lease; their rows are ready in storage as long as their key is in its range.
+create or replace view divvy.leased_split as
+select i.id, l.token, l.worker, l.claimed_at, l.lo_key, l.hi_key from divvy.lease l cross join unnest(l.split_ids) as i (id) where not l.written;
+
 -- Every split there is now: shares, and tasks that are their own plan, reduce or only split.
 create or replace view divvy.split as
 select u.id, u.task_id, u.task_type, u.phase::text as phase, u.split_no,
     -- A paused type claims nothing: what is ready of it waits for the pause to end.
-    case when u.state = 'ready' and t.paused_until > divvy.clock() then 'delayed' else u.state::text end as status,
-    case when u.state = 'ready' and t.paused_until > divvy.clock() then 'type paused' else u.reason end as reason,
-    u.priority, u.due_at, u.attempt + (u.state = 'running')::int as attempt, u.attempt_base + coalesce(u.max_attempts, t.max_attempts) as max_attempts,
-    u.crashes, u.continuation, u.token, u.worker, u.started_at, u.finished_at, u.progress, u.checkpoint, u.payload, u.result, u.error, u.group_key
+    case when l.id is not null then 'running' when u.state = 'ready' and t.paused_until > divvy.clock() then 'delayed' else u.state::text end as status,
+    case when l.id is null and u.state = 'ready' and t.paused_until > divvy.clock() then 'type paused' else u.reason end as reason,
+    u.priority, u.due_at, u.attempt + (u.state = 'running' or l.id is not null)::int as attempt,
+    u.attempt_base + coalesce(u.max_attempts, t.max_attempts) as max_attempts,
+    u.crashes, u.continuation, coalesce(l.token, u.token) as token, coalesce(l.worker, u.worker) as worker,
+    coalesce(l.claimed_at, u.started_at) as started_at, u.finished_at, u.progress, u.checkpoint, u.payload, u.result, u.error, u.group_key
 from (
     -- Two arms, so that a look at one task's splits finds them by index.
-    select k.id as task_id, k.id, k.task_type, k.phase, k.split_no, k.state, k.reason, k.priority, k.due_at, k.attempt, k.attempt_base, k.max_attempts,
+    select k.id as task_id, k.id, k.key, k.task_type, k.phase, k.split_no, k.state, k.reason, k.priority, k.due_at, k.attempt, k.attempt_base, k.max_attempts,
         k.crashes, k.continuation, k.token, k.worker, k.started_at, k.finished_at, k.progress, k.checkpoint, k.payload, k.result, k.error, k.group_key
     from divvy.task k
     union all
-    select s.share_of, s.id, s.task_type, s.phase, s.split_no, s.state, s.reason, s.priority, s.due_at, s.attempt, s.attempt_base, s.max_attempts,
+    select s.share_of, s.id, s.key, s.task_type, s.phase, s.split_no, s.state, s.reason, s.priority, s.due_at, s.attempt, s.attempt_base, s.max_attempts,
         s.crashes, s.continuation, s.token, s.worker, s.started_at, s.finished_at, s.progress, s.checkpoint, s.payload, s.result, s.error, s.group_key
     from divvy.share s) u
 left join divvy.task_type t on t.name = u.task_type
+left join divvy.leased_split l on l.id = u.id and u.state = 'ready' and u.key between l.lo_key and l.hi_key
 where u.state is not null;
 
 -- Every attempt: those that ended badly, and the last of each split.
@@ -44,31 +51,43 @@ select k.id as task_id, k.task_type, k.status::text as status, coalesce(k.split_
         when coalesce(k.split_count, 1) = 0 then 0.0
         else round((c.succeeded + c.failed + c.cancelled + c.skipped)::numeric / coalesce(k.split_count, 1), 4) end as progress
 from divvy.task k, lateral (
-    select count(*) filter (where x.state = 'delayed') as delayed, count(*) filter (where x.state = 'ready') as ready,
-        count(*) filter (where x.state = 'running') as running, count(*) filter (where x.state = 'succeeded') as succeeded,
-        count(*) filter (where x.state = 'failed') as failed, count(*) filter (where x.state = 'cancelled') as cancelled,
-        count(*) filter (where x.state = 'skipped') as skipped
-    from (select s.state from divvy.share s where s.share_of = k.id
-        union all select k.state where k.phase = 'execute') x) c;
+    select count(*) filter (where x.status = 'delayed') as delayed, count(*) filter (where x.status = 'ready') as ready,
+        count(*) filter (where x.status = 'running') as running, count(*) filter (where x.status = 'succeeded') as succeeded,
+        count(*) filter (where x.status = 'failed') as failed, count(*) filter (where x.status = 'cancelled') as cancelled,
+        count(*) filter (where x.status = 'skipped') as skipped
+    from (
+        select case when l.id is null then u.state else 'running' end as status
+        from (select s.id, s.state, s.key from divvy.share s where s.share_of = k.id
+            union all select k.id, k.state, k.key where k.phase = 'execute') u
+        left join divvy.leased_split l on l.id = u.id and u.state = 'ready' and u.key between l.lo_key and l.hi_key) x) c;
 
 create or replace view divvy.split_overview as
 select s.id as split_id, s.task_id, s.task_type, s.phase, s.split_no, s.status, s.reason, s.attempt, s.max_attempts, s.due_at, s.started_at, s.finished_at,
     s.progress, s.worker, w.name as worker_name, s.token, l.lease_until, s.error ->> 'class' as error_class, s.error ->> 'message' as error
 from divvy.split s
-left join divvy.lease l on l.token = s.token and s.status = 'running'
+left join lateral (select max(x.lease_until) as lease_until from divvy.lease x where x.token = s.token and s.status = 'running') l on true
 left join divvy.worker w on w.id = s.worker;
 
 -- What waits and runs of each type; types that only exist as rows of tasks are shown as undeclared.
 create or replace view divvy.type_stats as
 select n.name as task_type, t.name is not null as declared, t.plan, t.reduce, t.paused_until, t.pause_reason,
-    (select count(*) from divvy.unit u where u.task_type = n.name and u.lane between 0 and 4 and u.state = 'ready') as ready,
-    (select count(*) from divvy.unit u where u.task_type = n.name and u.state = 'delayed') as delayed,
-    (select count(*) from divvy.unit u where u.task_type = n.name and u.state = 'running') as running,
-    (select count(*) from divvy.task k where k.task_type = n.name and k.status = 'scheduled') as scheduled,
-    (select divvy.clock() - min(u.due_at) from divvy.unit u where u.task_type = n.name and u.lane between 0 and 4 and u.state = 'ready') as oldest_ready,
+    r.ready - h.leased as ready,
+    (select count(*) from divvy.unit u where u.task_type = n.name and u.waits_until is not null) as delayed,
+    h.running,
+    (select count(*) from divvy.task k where k.task_type = n.name and k.starts_at is not null) as scheduled,
+    divvy.clock() - r.oldest as oldest_ready,
     (select count(*) from divvy.worker w where n.name = any (w.task_types) and w.seen_at > divvy.clock() - interval '1 min') as workers
-from (select name from divvy.task_type union select distinct k.task_type from divvy.task k where k.status = 'scheduled') n
-left join divvy.task_type t on t.name = n.name;
+from (select name from divvy.task_type union select distinct k.task_type from divvy.task k where k.starts_at is not null) n
+left join divvy.task_type t on t.name = n.name,
+-- Nothing behind a mark is ready.
+lateral (select count(*) as ready, min(x.due_at) as oldest from divvy.lane m, lateral (
+        select k.due_at from divvy.task k where k.task_type = n.name and k.lane = m.lane and k.claim_key > m.mark and k.state = 'ready'
+        union all
+        select s.due_at from divvy.share s where s.task_type = n.name and s.lane = m.lane and s.claim_key > m.mark and s.state = 'ready') x
+    where m.task_type = n.name) r,
+lateral (select count(*) as running, count(*) filter (where u.state = 'ready') as leased
+    from divvy.lease e cross join unnest(e.split_ids) as i (id) join divvy.unit u on u.id = i.id and divvy.holds(u, e.token)
+    where e.task_type = n.name) h;
 
 create or replace view divvy.worker_overview as
 select w.id as worker, w.name, w.task_types, w.slots, w.command, w.registered_at, w.seen_at, w.seen_at > divvy.clock() - interval '1 min' as alive,
@@ -77,7 +96,7 @@ from divvy.worker w
 -- A lease keeps the ids of splits that have ended since: those that run are counted.
 left join (select e.worker, count(u.id) as splits, max(e.lease_until) as lease_until
     from divvy.lease e cross join unnest(e.split_ids) as i (id)
-    left join divvy.unit u on u.id = i.id and u.token = e.token and u.state = 'running'
+    left join divvy.unit u on u.id = i.id and divvy.holds(u, e.token)
     group by e.worker) l on l.worker = w.id;
 
 create or replace view divvy.schedule_overview as

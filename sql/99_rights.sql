@@ -17,12 +17,12 @@ grant execute on function divvy.clock() to divvy_producer, divvy_worker, divvy_r
 grant execute on function divvy.enqueue, divvy.enqueue_many, divvy.task_result to divvy_producer, divvy_operator;
 
 grant execute on function divvy.protocol, divvy.register_worker, divvy.claim, divvy.next_wait, divvy.heartbeat, divvy.complete, divvy.complete_many,
-    divvy.complete_and_claim, divvy.fail, divvy.snooze, divvy.release, divvy.checkpoint, divvy.log, divvy.add_splits, divvy.reduce_inputs,
-    divvy.tick, divvy.promote, divvy.reclaim, divvy.settle, divvy.prune, divvy.advance_low_water, divvy.fire_due, divvy.schedules_to_plan,
+    divvy.complete_and_claim, divvy.exchange, divvy.fail, divvy.snooze, divvy.release, divvy.checkpoint, divvy.log, divvy.add_splits, divvy.reduce_inputs,
+    divvy.tick, divvy.write_down_old, divvy.promote, divvy.reclaim, divvy.settle, divvy.prune, divvy.advance_low_water, divvy.fire_due, divvy.schedules_to_plan,
     divvy.plan_schedule, divvy.refuse_schedule, divvy.lead, divvy.lock_of, divvy.task_result to divvy_worker;
 
 grant select on divvy.task, divvy.share, divvy.unit, divvy.schedule, divvy.schedule_fire, divvy.task_type, divvy.worker, divvy.event, divvy.lease,
-    divvy.leader, divvy.split_log, divvy.split, divvy.split_attempt, divvy.task_overview, divvy.task_progress, divvy.split_overview, divvy.type_stats,
+    divvy.leader, divvy.split_log, divvy.leased_split, divvy.split, divvy.split_attempt, divvy.task_overview, divvy.task_progress, divvy.split_overview, divvy.type_stats,
     divvy.worker_overview, divvy.schedule_overview, divvy.dead_splits, divvy.database_health to divvy_reader, divvy_operator, divvy_worker;
 
 grant execute on function divvy.put_task_type, divvy.drop_task_type, divvy.cancel, divvy.cancel_by_key, divvy.redrive, divvy.update_task, divvy.pause,

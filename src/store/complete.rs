@@ -50,7 +50,7 @@ pub async fn complete(
 }
 
 /// What the splits returned, in one JSON array; null for nothing.
-pub(crate) type Results<'r> = Json<Vec<Option<&'r RawValue>>>;
+pub(crate) type Results<'r> = Option<Json<Vec<Option<&'r RawValue>>>>;
 
 /// The columns of a batch: ids, tokens and one JSON array of the results (drivers flatten arrays of
 /// JSON, so the protocol has none).
@@ -58,7 +58,10 @@ pub(crate) fn columns(finished: &[Finished]) -> (Vec<SplitId>, Vec<Token>, Resul
     (
         finished.iter().map(|one| one.split_id).collect(),
         finished.iter().map(|one| one.token).collect(),
-        Json(finished.iter().map(|one| one.result.as_deref()).collect()),
+        finished
+            .iter()
+            .any(|one| one.result.is_some())
+            .then(|| Json(finished.iter().map(|one| one.result.as_deref()).collect())),
     )
 }
 

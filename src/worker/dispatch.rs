@@ -254,7 +254,7 @@ impl Dispatcher {
     fn take_in(&mut self, claimed: Vec<Claimed>) {
         for split in claimed {
             let held = self.leases.insert(split.split_id, split.token);
-            match self.lanes.iter_mut().find(|lane| lane.task_type == split.task_type) {
+            match self.lanes.iter_mut().find(|lane| *lane.task_type == *split.task_type) {
                 Some(lane) => lane.queue(split, held),
                 None => {
                     tracing::error!(split.id = %split.split_id, "claimed split {} of a type not asked for", split.split_id)

@@ -4,7 +4,7 @@ use super::signals::Signals;
 use super::{CALL_WITHIN, Core};
 use crate::handler::error_json;
 use crate::id::SplitId;
-use crate::store::claim::{Ask, Claimed, Exchange, claim, complete_and_claim, next_wait};
+use crate::store::claim::{self, Ask, Claimed, Exchange, next_wait};
 use crate::store::complete::{self, Finished, complete_many};
 use crate::store::sqlstate;
 use crate::store::state::Completed;
@@ -74,10 +74,7 @@ async fn exchange(core: &Arc<Core>, batch: &[Finished], ask: Option<&Ask>) -> Re
         .bounded(CALL_WITHIN, move |c| {
             Box::pin(async move {
                 match ask {
-                    Some(ask) if batch.is_empty() => {
-                        Ok(Exchange { completed: Vec::new(), claimed: claim(c, &ask).await? })
-                    }
-                    Some(ask) => complete_and_claim(c, &batch, &ask).await,
+                    Some(ask) => claim::exchange(c, &batch, &ask).await,
                     None => Ok(Exchange { completed: complete_many(c, &batch).await?, claimed: Vec::new() }),
                 }
             })

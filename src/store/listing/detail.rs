@@ -117,7 +117,8 @@ pub async fn split(executor: impl PgExecutor<'_>, id: SplitId) -> Result<SplitDe
                 s.started_at, s.finished_at, s.progress, s.worker, w.name as worker_name, s.token, l.lease_until,
                 s.payload, s.checkpoint, s.result, s.error
            from divvy.split s
-           left join divvy.lease l on l.token = s.token and s.status = 'running'
+           left join lateral (select max(x.lease_until) as lease_until from divvy.lease x
+                where x.token = s.token and s.status = 'running') l on true
            left join divvy.worker w on w.id = s.worker
           where s.id = $1",
     )

@@ -1,0 +1,150 @@
+-- Leases. A split runs when its row says so, or when its row is ready and a lease that is not written down names it: then
+-- the claim wrote nothing but the lease (docs/adr/0009). Whoever is about to do anything else with such a split than to
+-- complete it writes it down first. What tells a holder from one that lost it is the key: every transition to ready
+-- takes a new one, above the range of the lease.
+
+-- Makes parts into a lease. Plan and reduce are written down at once: their ends write more of their task anyway.
+create or replace function divvy.lend(p_parts divvy.part[], p_worker uuid, p_lease interval, p_now timestamptz) returns setof divvy.part
+language plpgsql as $$
+declare
+    v_token bigint := nextval('divvy.token');
+    v_length interval;
+    v_timeout interval;
+    p divvy.part;
+begin
+    select coalesce(p_lease, max(t.lease)), max(x.timeout) into v_length, v_timeout
+    from unnest(p_parts) q join divvy.task_type t on t.name = q.task_type, lateral (select max(o) as timeout from unnest(q.timeouts) o) x;
+    foreach p in array p_parts loop
+        p.token := v_token;
+        p.lease_until := p_now + least(v_length, v_timeout);
+        insert into divvy.lease (token, worker, length, claimed_at, lease_until, deadline_at, split_ids, task_type, lane, lo_key, hi_key, written)
+        values (v_token, p_worker, v_length, p_now, p.lease_until, p_now + v_timeout, p.split_ids, p.task_type, p.lane, p.lo_key, p.hi_key, p.lane = 0)
+        on conflict on constraint lease_pkey do update set split_ids = lease.split_ids || excluded.split_ids,
+            lo_key = least(lease.lo_key, excluded.lo_key), hi_key = greatest(lease.hi_key, excluded.hi_key);
+        if p.lane = 0 then
+            update divvy.task k set state = 'running', token = v_token, worker = p_worker, started_at = p_now, reason = null
+            where k.id = any (p.split_ids);
+        end if;
+        return next p;
+    end loop;
+end $$;
+
+-- Whether a token holds a split, written down or not.
+create or replace function divvy.holds(u divvy.unit, p_token bigint) returns boolean
+language sql stable as $$
+    select (u.state = 'running' and u.token = p_token)
+        or (u.state = 'ready' and exists (select from divvy.lease l where l.token = p_token and not l.written
+            and l.hi_key >= u.key and l.lo_key <= u.key and u.id = any (l.split_ids)))
+$$;
+
+-- Writes leased splits down, so that their rows say that they run. Who calls it holds the rows' locks, or waits for them.
+create or replace function divvy.write_down(p_ids bigint[]) returns void
+language sql set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan set jit = off as $$
+    update divvy.unit u set state = 'running', token = l.token, worker = l.worker, started_at = l.claimed_at, reason = null
+    from (select x.id, x.key, h.token, h.worker, h.claimed_at
+        from divvy.unit x, lateral (
+            select y.token, y.worker, y.claimed_at from divvy.lease y
+            where y.task_type = x.task_type and y.lane = x.lane and not y.written and y.hi_key >= x.key and y.lo_key <= x.key
+                and x.id = any (y.split_ids) limit 1) h
+        where x.id = any (p_ids) and x.state = 'ready'
+        order by x.id) l
+    where u.id = l.id and u.state = 'ready' and u.key = l.key
+$$;
+
+-- Locks what waits of a task's shares, and returns their ids. What is leased is left alone, so that its holder waits for
+-- nobody; what was leased between our look and our lock is written down.
+create or replace function divvy.take_waiting(p_task bigint, p_delayed boolean default true) returns bigint[]
+language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+declare
+    v_ids bigint[];
+begin
+    v_ids := array(select x.id from divvy.share x
+        where x.share_of = p_task
+            and case x.state when 'delayed' then p_delayed
+                when 'ready' then not exists (select from divvy.lease l where l.task_type = x.task_type and l.lane = x.lane and not l.written
+                    and l.hi_key >= x.key and l.lo_key <= x.key and x.id = any (l.split_ids))
+                else false end
+        order by x.id for update skip locked);
+    perform divvy.write_down(v_ids);
+    return array(select x.id from divvy.share x where x.id = any (v_ids) and x.state <> 'running');
+end $$;
+
+-- Splits that run longer than a moment are written down: until then they are in the way of the marks. Leases that hold
+-- nothing any more go. Returns how many leases were looked at.
+create or replace function divvy.write_down_old(max int default 500) returns int
+language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off
+set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+declare
+    l divvy.lease;
+    v_free bigint[];
+    v_done int := 0;
+begin
+    for l in select * from divvy.lease x where not x.written and x.claimed_at < divvy.clock() - interval '2 s'
+        order by x.token limit write_down_old.max for update skip locked
+    loop
+        -- A row that is locked is just being completed.
+        v_free := array(select u.id from divvy.unit u where u.id = any (l.split_ids) and u.state = 'ready' order by u.id for update skip locked);
+        perform divvy.write_down(v_free);
+        update divvy.lease x set written = true
+        where x.token = l.token and x.task_type = l.task_type and x.lane = l.lane
+            and not exists (select from divvy.unit u where u.id = any (l.split_ids) and u.state = 'ready' and u.key between l.lo_key and l.hi_key);
+        delete from divvy.lease x
+        where x.token = l.token and x.task_type = l.task_type and x.lane = l.lane
+            and not exists (select from divvy.unit u where u.id = any (l.split_ids) and divvy.holds(u, l.token));
+        v_done := v_done + 1;
+    end loop;
+    return v_done;
+end $$;
+
+-- Takes ended splits out of their leases; one that holds nothing more goes. Where a lease is locked, its holder is just
+-- completing another part of it, and what is left over goes with its end or its time.
+create or replace function divvy.drop_from_leases(p_tokens bigint[], p_done bigint[]) returns void
+language plpgsql as $$
+declare
+    l divvy.lease;
+    v_rest bigint[];
+begin
+    for l in select * from divvy.lease x where x.token = any (p_tokens) order by x.token, x.task_type, x.lane for update skip locked loop
+        if l.split_ids = p_done then
+            v_rest := '{}';
+        else
+            v_rest := array(select i from unnest(l.split_ids) i except select i from unnest(p_done) i order by 1);
+        end if;
+        if v_rest = '{}' then
+            delete from divvy.lease x where x.token = l.token and x.task_type = l.task_type and x.lane = l.lane;
+        elsif cardinality(v_rest) < cardinality(l.split_ids) then
+            update divvy.lease x set split_ids = v_rest where x.token = l.token and x.task_type = l.task_type and x.lane = l.lane;
+        end if;
+    end loop;
+end $$;
+
+-- Says that the worker lives, renews exactly the leases of the given tokens, and hears orders: a row for each
+-- split (ok | cancel | lost), and one with split_id null for the worker (run | quiet | terminate).
+-- Errors: DV010, DV011 (worker). Locks: the worker's row, the leases by token.
+create or replace function divvy.heartbeat(worker uuid, split_ids bigint[], tokens bigint[], lease interval default null)
+returns table (split_id bigint, verdict text)
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set plan_cache_mode = force_generic_plan set jit = off as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := divvy.clock();
+    v_command text;
+begin
+    perform divvy.check_batch('heartbeat', split_ids, tokens);
+    update divvy.worker w set seen_at = v_now where w.id = heartbeat.worker returning w.command into v_command;
+    if not found then
+        perform divvy.unknown('worker', heartbeat.worker::text);
+    end if;
+    perform from divvy.lease l where l.token = any (tokens) order by l.token for update;
+    update divvy.lease l set lease_until = least(v_now + coalesce(heartbeat.lease, l.length), l.deadline_at),
+        length = coalesce(heartbeat.lease, l.length)
+    where l.token = any (tokens) and l.deadline_at > v_now;
+    return query
+    select g.id, case when u.id is null then 'lost' when k.cancel_requested_at is not null then 'cancel' else 'ok' end
+    from unnest(split_ids, tokens) as g (id, token)
+    left join divvy.unit u on u.id = g.id and divvy.holds(u, g.token)
+    left join divvy.task k on k.id = coalesce(u.share_of, u.id);
+    return query select null::bigint, v_command;
+end $$;
+
