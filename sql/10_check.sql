@@ -14,7 +14,7 @@ language sql immutable parallel safe as $$
         when 'splits' then 1000000           -- a task
         when 'added splits' then 10000       -- a call
         when 'batch' then 10000              -- ids in one call
-        when 'stragglers' then 100           -- one look behind a position
+        when 'stragglers' then 1000          -- one look behind a position
         when 'log lines' then 1000           -- an attempt
         when 'log message' then 8192         -- bytes
         when 'labels' then 20

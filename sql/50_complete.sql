@@ -30,7 +30,10 @@ begin
     if u.state = 'cancelled' or p_verdict = 'cancelled' then
         raise exception using errcode = 'DV002', message = format('split %s was cancelled', p_id);
     end if;
-    select 'running', x.token into u.state, u.token from divvy.leased_split x where x.id = p_id and u.state = 'ready' and u.key between x.lo_key and x.hi_key;
+    if u.state = 'ready' then
+        u.token := (select x.token from divvy.leased_split x where x.id = p_id and u.key between x.lo_key and x.hi_key);
+        u.state := case when u.token is null then 'ready' else 'running' end;
+    end if;
     raise exception using errcode = 'DV001', message = format('split %s is not held by token %s: it is %s%s', p_id, coalesce(p_token::text, 'null'),
         coalesce(u.state::text, 'between phases'), case when u.token is not null then format(', its token is %s', u.token) end);
 end $$;

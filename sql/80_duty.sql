@@ -203,7 +203,7 @@ begin
         verified_key = greatest(x.verified_key, v_key)
     where (x.noted_key, x.holders, x.server_start) is distinct from (w.noted_key, w.holders, pg_postmaster_start_time())
         or x.verified_key < v_key;
-    return (w.verified_key < v_key)::int;
+    return coalesce(w.verified_key < v_key, false)::int;
 end $$;
 
 create or replace function divvy.own_transaction() returns text

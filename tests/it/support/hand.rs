@@ -145,9 +145,9 @@ impl Hand {
             .await
     }
 
-    /// The split's state.
+    /// The split's status.
     pub async fn state(&mut self, split: i64) -> String {
-        self.get(&format!("select state::text from divvy.unit where id = {split}")).await
+        self.get(&format!("select status from divvy.split where id = {split}")).await
     }
 
     /// The task's status.
