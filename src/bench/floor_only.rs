@@ -1,0 +1,41 @@
+//! `divvy bench floor`: what hand-written SQL needs on this server.
+
+use super::Bench;
+use super::figure::Series;
+use super::floor::{self, B_BLOCK_PK, Drive, S_FUSED};
+use super::report::{Report, grouped};
+use anyhow::Result;
+
+/// What is drained.
+#[derive(Debug, Clone, clap::Args, serde::Serialize)]
+pub struct Options {
+    /// Splits of a round
+    #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub tasks: u64,
+    /// Rounds of each in turn; figures are their medians
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: u32,
+}
+
+/// Measures.
+///
+/// # Errors
+/// When a step fails.
+pub async fn run(bench: &Bench, options: &Options) -> Result<Report> {
+    let Options { tasks, rounds } = *options;
+    let ways = [
+        ("s_fused", S_FUSED, Drive::WIDE),
+        ("s_fused_10", S_FUSED, Drive::beside(10)),
+        ("b_block_pk", B_BLOCK_PK, Drive::WIDE),
+    ];
+    let mut series = ways.map(|(key, design, drive)| Series::new(key, drive.name(&design)));
+    for _ in 0..rounds {
+        for ((_, design, drive), series) in ways.iter().zip(&mut series) {
+            series.figures.push(floor::drain(bench, *design, *drive, tasks).await?);
+        }
+    }
+    let title = format!("floor: {} splits by hand-written SQL, {rounds} rounds, medians", grouped(tasks));
+    let mut report = Report::new("floor", title, options)?;
+    series.iter().for_each(|series| report.series(series));
+    Ok(report)
+}
