@@ -12,11 +12,16 @@ pub mod drain;
 pub mod figure;
 pub mod floor;
 pub mod floor_only;
+pub mod hold;
+pub mod line;
 pub mod load;
 pub mod payload;
+pub mod pick_up;
+pub mod producer;
 pub mod report;
 pub mod screen;
 pub mod server;
+pub mod steady;
 
 use crate::store::{connect, lock};
 use anyhow::{Result, bail};
@@ -31,6 +36,8 @@ use sqlx::postgres::PgConnectOptions;
 pub enum What {
     /// Pre-inserted single-split tasks, by one worker with a handler that does nothing
     Drain(drain::Options),
+    /// A producer and a worker together: throughput and pick-up as time goes by
+    Steady(steady::Options),
     /// The hand-written SQL that the others are compared with
     Floor(floor_only::Options),
 }
@@ -45,6 +52,10 @@ pub struct Bench {
     pub cpu: Cpu,
     /// The size of each payload.
     pub payload_bytes: usize,
+    /// Lines that come while it runs are JSON.
+    pub json: bool,
+    /// Prints such a line.
+    pub say: fn(&str),
 }
 
 /// Measures in a migrated database, and keeps the report in `divvy_bench.run`. Others' tasks stay as they are; with
@@ -65,6 +76,7 @@ pub async fn run(bench: &Bench, what: &What, force: bool, keep: bool) -> Result<
     load::clean(&mut connection).await?;
     let mut report = match what {
         What::Drain(options) => drain::run(bench, options).await?,
+        What::Steady(options) => steady::run(bench, options).await?,
         What::Floor(options) => floor_only::run(bench, options).await?,
     };
     report.store(&mut connection, &server).await?;

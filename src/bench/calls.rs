@@ -75,11 +75,16 @@ impl Calls {
     }
 }
 
+/// Told of each payload when its handler begins.
+pub type Seen = Arc<dyn Fn(&Job) + Send + Sync>;
+
 /// A handler that does nothing.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Noop {
     /// Counts.
     pub calls: Arc<Calls>,
+    /// Measures.
+    pub seen: Option<Seen>,
 }
 
 impl Handler for Noop {
@@ -89,6 +94,9 @@ impl Handler for Noop {
     type Output = ();
 
     async fn execute(&self, _: &mut Context<'_>, job: &Job, (): ()) -> Result<Outcome<()>, HandlerError> {
+        if let Some(seen) = &self.seen {
+            seen(job);
+        }
         std::hint::black_box(&job.uri);
         self.calls.add(1);
         Ok(Outcome::Complete(()))
@@ -108,6 +116,11 @@ impl Running {
         let shutdown = stop.clone();
         let task = AbortOnDropHandle::new(tokio::spawn(async move { worker.run(shutdown).await }));
         Self { stop, task }
+    }
+
+    /// Whether it has ended by itself: then [`Running::stop`] says why.
+    pub fn has_ended(&self) -> bool {
+        self.task.is_finished()
     }
 
     /// Lets it finish what it has begun.

@@ -4,15 +4,15 @@
 //! The statements are those of the prototype with which divvy's storage was designed, in `floor/*.sql`. They promise
 //! nothing: what claims dies with its claims, what fails is lost.
 
-use super::calls::Calls;
+use super::calls::{Calls, Seen};
 use super::figure::{Figure, Watch};
-use super::payload::payload;
+use super::payload::{Job, payload};
 use super::screen::Progress;
 use super::{Bench, load};
 use crate::store::connect;
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
 use sqlx::postgres::PgConnectOptions;
+use sqlx::types::Json;
 use sqlx::{Executor, PgConnection};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -121,9 +121,9 @@ impl Design {
 #[derive(Default)]
 pub struct State {
     /// Splits completed.
-    pub done: Calls,
+    pub done: Arc<Calls>,
     /// Told of each payload that is claimed.
-    pub seen: Option<Box<dyn Fn(&Value) + Send + Sync>>,
+    pub seen: Option<Seen>,
     /// Everything below is finished for good.
     pub mark: AtomicI64,
     /// Ends them.
@@ -176,14 +176,18 @@ async fn work(design: Design, batch: i64, options: PgConnectOptions, state: Arc<
             rewound = Instant::now();
             position = state.mark.load(Ordering::Relaxed);
         }
-        let query = sqlx::query_as::<_, (i64, Value)>(next).bind(&ids).bind(batch);
+        let query = sqlx::query_as::<_, (i64, Json<Job>)>(next).bind(&ids).bind(batch);
         let query = if design.position { query.bind(position) } else { query };
-        let rows = query.fetch_all(&mut connection).await?;
+        let rows = match query.fetch_all(&mut connection).await {
+            // What was to be completed still is, with the next call.
+            Err(error) if is_deadlock(&error) => continue,
+            rows => rows?,
+        };
         state.done.add(ids.len() as u64);
         ids.clear();
-        for (id, payload) in rows {
+        for (id, Json(job)) in rows {
             if let Some(seen) = &state.seen {
-                seen(&payload);
+                seen(&job);
             }
             ids.push(id);
         }
@@ -202,11 +206,20 @@ async fn work(design: Design, batch: i64, options: PgConnectOptions, state: Arc<
             ids.sort_unstable();
         }
     }
-    if !ids.is_empty() {
-        sqlx::query(complete).bind(&ids).execute(&mut connection).await?;
+    while !ids.is_empty() {
+        match sqlx::query(complete).bind(&ids).execute(&mut connection).await {
+            Err(error) if is_deadlock(&error) => continue,
+            completed => completed?,
+        };
         state.done.add(ids.len() as u64);
+        ids.clear();
     }
     Ok(())
+}
+
+/// The statement locks rows in two orders, so two of them may meet; the prototype tried again too.
+fn is_deadlock(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "40P01")
 }
 
 /// One round: fills the tables, then claims and completes it all.
@@ -233,4 +246,20 @@ pub async fn drain(bench: &Bench, design: Design, drive: Drive, count: u64) -> R
     }
     load::drop_floor(&mut connection).await?;
     Ok(figure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_design_has_every_statement_that_is_asked_for() {
+        for design in [S_FUSED, B_BLOCK_PK] {
+            for part in ["schema", "fill", "vacuum", "complete", "next", "ended"] {
+                assert!(!design.part(part).is_empty(), "{} {part}", design.name);
+                assert!(!design.part(part).contains("-- part"), "{} {part}", design.name);
+            }
+        }
+        assert!(S_FUSED.part("claim").starts_with("update") && S_FUSED.part("enqueue").starts_with("insert"));
+    }
 }

@@ -37,6 +37,9 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
             direct: database.addresses.direct.clone().application_name("divvy bench"),
             cpu: Cpu::new(&database.pool).await.map_err(crate::Error::from)?,
             payload_bytes: args.payload_bytes as usize,
+            json: global.json,
+            // A reader that has gone must not end the measuring.
+            say: |line| drop(output::line(line)),
         };
         let report = tokio::select! {
             report = bench::run(&bench, &args.what, args.force, args.keep) => report?,
