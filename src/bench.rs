@@ -9,10 +9,13 @@
 pub mod calls;
 pub mod cpu;
 pub mod drain;
+pub mod enqueue;
+pub mod fanin;
 pub mod figure;
 pub mod floor;
 pub mod floor_only;
 pub mod hold;
+pub mod latency;
 pub mod line;
 pub mod load;
 pub mod payload;
@@ -21,6 +24,7 @@ pub mod producer;
 pub mod report;
 pub mod screen;
 pub mod server;
+pub mod singles;
 pub mod steady;
 
 use crate::store::{connect, lock};
@@ -34,10 +38,16 @@ use sqlx::postgres::PgConnectOptions;
 /// What is measured.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub enum What {
+    /// Putting tasks in, in several ways, beside a plain table
+    Enqueue(enqueue::Options),
     /// Pre-inserted single-split tasks, by one worker with a handler that does nothing
     Drain(drain::Options),
     /// A producer and a worker together: throughput and pick-up as time goes by
     Steady(steady::Options),
+    /// How soon the handler of an idle worker begins after an insert
+    Latency(latency::Options),
+    /// One task of many splits to its reduce
+    Fanin(fanin::Options),
     /// The hand-written SQL that the others are compared with
     Floor(floor_only::Options),
 }
@@ -75,8 +85,11 @@ pub async fn run(bench: &Bench, what: &What, force: bool, keep: bool) -> Result<
     let server = Server::look(&mut connection, &bench.cpu).await?;
     load::clean(&mut connection).await?;
     let mut report = match what {
+        What::Enqueue(options) => enqueue::run(bench, options).await?,
         What::Drain(options) => drain::run(bench, options).await?,
         What::Steady(options) => steady::run(bench, options).await?,
+        What::Latency(options) => latency::run(bench, options).await?,
+        What::Fanin(options) => fanin::run(bench, options).await?,
         What::Floor(options) => floor_only::run(bench, options).await?,
     };
     report.store(&mut connection, &server).await?;

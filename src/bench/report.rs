@@ -176,7 +176,7 @@ impl Report {
                 cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
             })
             .collect();
-        let mut text = format!("{}\n\n", self.title);
+        let mut text = format!("{}\n\n", wrapped(&self.title));
         for row in std::iter::once(&head).chain(&self.rows) {
             let cells = row.iter().zip(&widths).enumerate().map(|(at, (cell, width))| match at {
                 0 => format!("{cell:<width$}"),
