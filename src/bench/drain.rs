@@ -3,7 +3,7 @@
 use super::calls::{Noop, Running, worker};
 use super::figure::{Figure, Series, Watch};
 use super::floor::{self, Drive, S_FUSED};
-use super::report::{Counts, Report, grouped};
+use super::report::{Counts, Report, grouped, rounds as plural};
 use super::screen::Progress;
 use super::{Bench, load};
 use crate::store::connect;
@@ -68,7 +68,7 @@ pub async fn run(bench: &Bench, options: &Options) -> Result<Report> {
             floor.figures.push(floor::drain(bench, S_FUSED, drive, tasks).await?);
         }
     }
-    let mut title = format!("drain: {} single-split tasks, {rounds} rounds, medians", grouped(tasks));
+    let mut title = format!("drain: {} single-split tasks, {}, medians", grouped(tasks), plural(rounds));
     for (count, what) in [(history, "finished splits before"), (backlog, "ready splits beyond")] {
         if count > 0 {
             title = format!("{title}; {} {what}", grouped(count));

@@ -2,7 +2,7 @@
 
 use super::figure::{Series, Watch};
 use super::payload::payload;
-use super::report::{Counts, Report, grouped};
+use super::report::{Counts, Report, grouped, rounds};
 use super::screen::Progress;
 use super::singles::{self, Wake};
 use super::{Bench, load};
@@ -211,11 +211,11 @@ async fn copy(
 
 fn report(options: &Options, series: &[Series], counts: Counts, notifications: u64) -> Result<Report> {
     let title = format!(
-        "enqueue: {} tasks each way, single rows by {} clients for {} s; {} rounds, medians",
+        "enqueue: {} tasks each way, single rows by {} clients for {} s; {}, medians",
         grouped(options.tasks),
         options.clients,
         options.secs,
-        options.rounds
+        rounds(options.rounds)
     );
     let mut report = Report::new("enqueue", title, options)?;
     for (at, pair) in series.chunks(2).enumerate() {

@@ -5,7 +5,7 @@ use super::drain::{self, IN_FLIGHT};
 use super::figure::{Figure, Series, Watch, median, rounded};
 use super::floor::{self, B_BLOCK_PK, Drive};
 use super::payload::{Job, payload};
-use super::report::{Counts, Report, grouped};
+use super::report::{Counts, Report, grouped, rounds};
 use super::screen::Progress;
 use super::{Bench, load};
 use crate::handler::{Context, Handler, HandlerError, Index, Inputs, Outcome};
@@ -94,7 +94,7 @@ struct Rounds {
 /// # Errors
 /// When a step fails.
 pub async fn run(bench: &Bench, options: &Options) -> Result<Report> {
-    let Options { tasks, rounds, in_flight, history } = *options;
+    let Options { tasks, in_flight, history, .. } = *options;
     ensure!(in_flight > 0, "--in-flight is 0: a worker needs one slot");
     let mut all = Rounds {
         insert: Series::new("insert", "insert the task"),
@@ -105,7 +105,7 @@ pub async fn run(bench: &Bench, options: &Options) -> Result<Report> {
         counts: Counts::default(),
     };
     let mut connection = connect::connect(&bench.direct).await?;
-    for round in 0..rounds {
+    for round in 0..options.rounds {
         let mut ways = [0, 1, 2];
         if round % 2 == 1 {
             ways.reverse();
@@ -201,9 +201,9 @@ async fn fan_in(
 
 fn report(options: &Options, all: &Rounds) -> Result<Report> {
     let title = format!(
-        "fanin: one task of {} splits to its reduce, {} rounds, medians",
+        "fanin: one task of {} splits to its reduce, {}, medians",
         grouped(options.tasks.into()),
-        options.rounds
+        rounds(options.rounds)
     );
     let mut report = Report::new("fanin", title, options)?;
     for series in [&all.insert, &all.fanin, &all.single, &all.floor] {

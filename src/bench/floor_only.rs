@@ -3,7 +3,7 @@
 use super::Bench;
 use super::figure::Series;
 use super::floor::{self, B_BLOCK_PK, Drive, S_FUSED};
-use super::report::{Report, grouped};
+use super::report::{Report, grouped, rounds as plural};
 use anyhow::Result;
 
 /// What is drained.
@@ -34,7 +34,7 @@ pub async fn run(bench: &Bench, options: &Options) -> Result<Report> {
             series.figures.push(floor::drain(bench, *design, *drive, tasks).await?);
         }
     }
-    let title = format!("floor: {} splits by hand-written SQL, {rounds} rounds, medians", grouped(tasks));
+    let title = format!("floor: {} splits by hand-written SQL, {}, medians", grouped(tasks), plural(rounds));
     let mut report = Report::new("floor", title, options)?;
     series.iter().for_each(|series| report.series(series));
     Ok(report)

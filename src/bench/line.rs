@@ -96,7 +96,7 @@ impl Lines {
         let before: Vec<&Line> = before.collect();
         let before = if before.len() > warm { &before[warm..] } else { &before[..] };
         let after = self.lines.iter().filter(|line| !held || line.held.is_some());
-        let end = after.clone().last()?.at;
+        let end = after.clone().next_back()?.at;
         let last: Vec<&Line> =
             after.filter(|line| line.at > end - LAST_SECONDS && line.at > quarter).collect();
         if before.is_empty() || last.is_empty() {

@@ -3,7 +3,7 @@
 use super::calls::{Calls, Noop, Running, worker};
 use super::drain::IN_FLIGHT;
 use super::figure::{Figure, rounded};
-use super::floor::{self, Design, Drive, S_FUSED, State};
+use super::floor::{self, Drive, S_FUSED, State};
 use super::hold::{Hold, Kind};
 use super::line::{Line, Lines};
 use super::pick_up::{Arrivals, Waits};
@@ -18,7 +18,6 @@ use sqlx::PgConnection;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -86,14 +85,14 @@ impl Options {
 /// Who works, at work.
 enum Engine {
     Divvy(Running),
-    Floor(JoinSet<Result<()>>, Arc<State>),
+    Floor(AbortOnDropHandle<Result<()>>, Arc<State>),
 }
 
 impl Engine {
     fn has_ended(&self) -> bool {
         match self {
             Self::Divvy(running) => running.has_ended(),
-            Self::Floor(connections, _) => connections.len() == 0,
+            Self::Floor(connections, _) => connections.is_finished(),
         }
     }
 
@@ -102,7 +101,7 @@ impl Engine {
             Self::Divvy(running) => running.stop().await.map(drop),
             Self::Floor(connections, state) => {
                 state.stop.cancel();
-                floor::join(connections).await
+                connections.await.context("the floor broke")?
             }
         }
     }
@@ -140,12 +139,20 @@ pub async fn run(bench: &Bench, options: &Options) -> Result<Report> {
     let watched = Watched { arrivals: &arrivals, calls: &calls, inserted: &inserted };
     let lines = watch(bench, options, &watched, || engine.has_ended() || producing.is_finished()).await;
     stop.cancel();
+    let lines = match lines {
+        Ok(lines) => lines,
+        // What ended by itself knows better why.
+        Err(error) => {
+            producing.await.context("the producer broke")??;
+            engine.stop().await?;
+            return Err(error);
+        }
+    };
     producing.await.context("the producer broke")??;
     // A rate that was too high leaves a backlog too: work it off, but that which was to stay.
     let all = inserted.load(Ordering::Relaxed);
     calls.reach(all - options.backlog.min(all), &Progress::new("working off the rest", all)).await?;
     engine.stop().await?;
-    let lines = lines?;
     let counts = match options.design {
         Who::Divvy => {
             let (succeeded, left_ready) = load::standing(&mut connection).await?;
@@ -203,8 +210,8 @@ fn start(
         }
         Who::Floor => {
             let state = Arc::new(State { done: calls.clone(), seen: Some(seen), ..State::default() });
-            let design: Design = S_FUSED;
-            Engine::Floor(floor::start(design, Drive::WIDE, &bench.direct, &state), state)
+            let connections = floor::start(S_FUSED, Drive::WIDE, &bench.direct, &state);
+            Engine::Floor(AbortOnDropHandle::new(tokio::spawn(floor::join(connections))), state)
         }
     })
 }
@@ -265,9 +272,8 @@ async fn watch(
         (bench.say)(&lines.print(&line, bench.json));
         lines.add(line, &waits);
     }
-    match held {
-        Some(hold) => hold.end().await?,
-        None => {}
+    if let Some(hold) = held {
+        hold.end().await?;
     }
     Ok(lines)
 }
