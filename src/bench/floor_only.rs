@@ -15,6 +15,26 @@ pub struct Options {
     /// Rounds of each in turn; figures are their medians
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: u32,
+    /// Only this one
+    #[arg(long, value_enum, value_name = "WAY")]
+    pub only: Option<Way>,
+}
+
+/// A design and how it is driven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+pub enum Way {
+    /// Single splits, batches of 100 on 2 connections
+    #[value(name = "s_fused")]
+    #[serde(rename = "s_fused")]
+    SFused,
+    /// Single splits, batches of 10 on 4 connections
+    #[value(name = "s_fused_10")]
+    #[serde(rename = "s_fused_10")]
+    SFused10,
+    /// Splits of one task, blocks of 100 on 2 connections
+    #[value(name = "b_block_pk")]
+    #[serde(rename = "b_block_pk")]
+    BBlockPk,
 }
 
 /// Measures.
@@ -22,15 +42,17 @@ pub struct Options {
 /// # Errors
 /// When a step fails.
 pub async fn run(bench: &Bench, options: &Options) -> Result<Report> {
-    let Options { tasks, rounds } = *options;
+    let Options { tasks, rounds, only } = *options;
     let ways = [
-        ("s_fused", S_FUSED, Drive::WIDE),
-        ("s_fused_10", S_FUSED, Drive::beside(10)),
-        ("b_block_pk", B_BLOCK_PK, Drive::WIDE),
+        (Way::SFused, "s_fused", S_FUSED, Drive::WIDE),
+        (Way::SFused10, "s_fused_10", S_FUSED, Drive::beside(10)),
+        (Way::BBlockPk, "b_block_pk", B_BLOCK_PK, Drive::WIDE),
     ];
-    let mut series = ways.map(|(key, design, drive)| Series::new(key, drive.name(&design)));
+    let ways: Vec<_> = ways.into_iter().filter(|(way, ..)| only.is_none_or(|only| only == *way)).collect();
+    let mut series: Vec<Series> =
+        ways.iter().map(|(_, key, design, drive)| Series::new(*key, drive.name(design))).collect();
     for _ in 0..rounds {
-        for ((_, design, drive), series) in ways.iter().zip(&mut series) {
+        for ((_, _, design, drive), series) in ways.iter().zip(&mut series) {
             series.figures.push(floor::drain(bench, *design, *drive, tasks).await?);
         }
     }

@@ -1,9 +1,8 @@
 //! What was measured on: the server, its settings, the machine.
 
 use super::cpu::Cpu;
-use crate::store::connect;
 use serde::Serialize;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Row};
 use std::fs;
 use std::path::Path;
 
@@ -44,43 +43,35 @@ impl Server {
     /// # Errors
     /// When the database is lost.
     pub async fn look(connection: &mut PgConnection, cpu: &Cpu) -> sqlx::Result<Self> {
-        let (
-            version,
-            fsync,
-            synchronous_commit,
-            full_page_writes,
-            shared_buffers,
-            max_wal_size,
-            date,
-            folder,
-        ): (String, String, String, String, String, String, String, Option<String>) =
-            sqlx::query_as(include_str!("server.sql")).fetch_one(&mut *connection).await?;
+        let row = sqlx::query(include_str!("server.sql")).fetch_one(connection).await?;
+        let text = |at: usize| row.try_get::<String, _>(at);
+        let folder: Option<String> = row.try_get(7)?;
         let file_system = match (cpu.is_local(), &folder) {
             (true, Some(folder)) => file_system(Path::new(folder)),
             _ => None,
         };
         Ok(Self {
             // "15.18 (Debian 15.18-0+deb12u1)" → "15.18"
-            version: version.split(' ').next().unwrap_or_default().to_owned(),
-            fsync,
-            synchronous_commit,
-            full_page_writes,
-            shared_buffers,
-            max_wal_size,
+            version: text(0)?.split(' ').next().unwrap_or_default().to_owned(),
+            fsync: text(1)?,
+            synchronous_commit: text(2)?,
+            full_page_writes: text(3)?,
+            shared_buffers: text(4)?,
+            max_wal_size: text(5)?,
             file_system: file_system.unwrap_or_else(|| UNKNOWN.to_owned()),
             local: cpu.is_local(),
-            other_clients: connect::other_clients(connection).await?,
+            other_clients: row.try_get(8)?,
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             divvy: env!("CARGO_PKG_VERSION"),
-            date,
+            date: text(6)?,
         })
     }
 
-    /// For people, in two lines.
-    pub fn lines(&self) -> [String; 2] {
+    /// For people.
+    pub fn lines(&self) -> Vec<String> {
         let Self { version, fsync, synchronous_commit, full_page_writes, .. } = self;
         let cpu = if self.local { "" } else { ", on another machine" };
-        [
+        let mut lines = vec![
             format!(
                 "Postgres {version}{cpu}; fsync {fsync}, synchronous_commit {synchronous_commit}, \
                  full_page_writes {full_page_writes}"
@@ -89,7 +80,14 @@ impl Server {
                 "shared_buffers {}, max_wal_size {}, on {}; {} cores; divvy {}",
                 self.shared_buffers, self.max_wal_size, self.file_system, self.cores, self.divvy
             ),
-        ]
+        ];
+        if self.other_clients > 0 {
+            let others = self.other_clients;
+            lines.push(format!(
+                "others had {others} connections to this server: their CPU time is counted, too"
+            ));
+        }
+        lines
     }
 }
 
