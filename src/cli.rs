@@ -6,6 +6,7 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 75 not now (the same call may succeed later).
 
 pub mod args;
+pub mod bench;
 pub mod completions;
 pub mod database;
 pub mod db;
@@ -93,6 +94,8 @@ enum Command {
     Worker(worker::Args),
     /// Workers: list them, and tell one to be quiet or to stop
     Workers(workers::Args),
+    /// Measure what divvy costs on this database, beside hand-written SQL
+    Bench(bench::Args),
     /// Do every duty once: fire, promote, reclaim, reduce check, prune
     Tick(tick::Args),
     /// Say whether divvy can work here, and what to do where it can't
@@ -133,6 +136,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Schedule(args) => schedule::run(args, global).await,
         Command::Worker(args) => worker::run(args, global).await,
         Command::Workers(args) => workers::run(args, global).await,
+        Command::Bench(args) => bench::run(args, global).await,
         Command::Tick(args) => tick::run(args, global).await,
         Command::Doctor(args) => doctor::run(args, global).await,
         Command::Db(args) => db::run(args, global).await,

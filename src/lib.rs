@@ -17,6 +17,8 @@ pub mod leader;
 pub mod worker;
 // Entrances.
 #[cfg(feature = "cli")]
+pub mod bench;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod client;
 #[cfg(feature = "cli")]

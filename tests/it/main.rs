@@ -3,6 +3,7 @@
 mod support;
 
 mod bad_input;
+mod bench;
 mod claim;
 mod cli;
 mod client;

@@ -1,0 +1,121 @@
+//! Clients that commit one row after the other, while a worker says that it is idle.
+
+use super::enqueue::Options;
+use super::figure::{Figure, Watch};
+use super::payload::payload;
+use super::{Bench, load};
+use crate::store::claim::next_wait;
+use crate::store::worker::{Registration, register};
+use crate::store::{connect, listen, pool};
+use anyhow::{Context, Result};
+use serde_json::json;
+use sqlx::Executor;
+use sqlx::postgres::{PgConnectOptions, PgListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
+
+/// Whether producers wake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wake {
+    /// As ever.
+    On,
+    /// `set divvy.notify = off`.
+    Off,
+}
+
+/// One round: what was inserted, and how many wake-ups were heard.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn run(bench: &Bench, options: &Options, wake: Wake, task_type: &str) -> Result<(Figure, u64)> {
+    let heard = Arc::new(AtomicU64::new(0));
+    let _idle = idle(bench, task_type, heard.clone()).await?;
+    let stop = CancellationToken::new();
+    let inserted = Arc::new(AtomicU64::new(0));
+    let ready = Arc::new(Barrier::new(options.clients as usize + 1));
+    let mut clients = JoinSet::new();
+    for _ in 0..options.clients {
+        let client = Client {
+            options: bench.direct.clone(),
+            wake,
+            task_type: task_type.to_owned(),
+            payload: payload(0, 0, bench.payload_bytes),
+            inserted: inserted.clone(),
+            ready: ready.clone(),
+            stop: stop.clone(),
+        };
+        clients.spawn(client.run());
+    }
+    tokio::select! {
+        _ = ready.wait() => {}
+        // One that could not connect would keep the others waiting.
+        Some(failed) = clients.join_next() => failed.context("a client broke")??,
+    }
+    let watch = Watch::start(&bench.cpu);
+    tokio::time::sleep(Duration::from_secs(options.secs)).await;
+    stop.cancel();
+    while let Some(ended) = clients.join_next().await {
+        ended.context("a client broke")??;
+    }
+    let figure = watch.read(inserted.load(Ordering::Relaxed));
+    Ok((figure, heard.load(Ordering::Relaxed)))
+}
+
+struct Client {
+    options: PgConnectOptions,
+    wake: Wake,
+    task_type: String,
+    payload: String,
+    inserted: Arc<AtomicU64>,
+    ready: Arc<Barrier>,
+    stop: CancellationToken,
+}
+
+impl Client {
+    async fn run(self) -> Result<()> {
+        let mut connection = connect::connect(&self.options).await?;
+        if self.wake == Wake::Off {
+            connection.execute("set divvy.notify = off").await?;
+        }
+        self.ready.wait().await;
+        while !self.stop.is_cancelled() {
+            sqlx::query("insert into divvy.task (task_type, payload) values ($1, $2::text::jsonb)")
+                .bind(&self.task_type)
+                .bind(&self.payload)
+                .execute(&mut connection)
+                .await?;
+            self.inserted.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// A worker that is registered, listens, has found nothing, and never comes: what waking costs, without the work that
+/// it leads to.
+async fn idle(bench: &Bench, task_type: &str, heard: Arc<AtomicU64>) -> Result<AbortOnDropHandle<()>> {
+    let mut connection = connect::connect(&bench.direct).await?;
+    let types = vec![task_type.to_owned()];
+    let who = Registration {
+        worker: Uuid::now_v7(),
+        name: format!("{}idle", load::WORKER_PREFIX),
+        task_types: types.clone(),
+        slots: 1,
+        meta: json!({}),
+    };
+    register(&mut connection, &who).await?;
+    let own = pool::options().max_connections(1).connect_with(bench.direct.clone()).await?;
+    let mut listener = PgListener::connect_with(&own).await?;
+    listener.listen(listen::READY).await?;
+    next_wait(&mut connection, &types).await?;
+    Ok(AbortOnDropHandle::new(tokio::spawn(async move {
+        while listener.recv().await.is_ok() {
+            heard.fetch_add(1, Ordering::Relaxed);
+        }
+    })))
+}

@@ -1,0 +1,141 @@
+//! `divvy bench`, in short: each subcommand through the program, its counts and its JSON.
+
+use serde_json::Value;
+
+use crate::support::db::TestDb;
+use crate::support::program::{Said, divvy_on, ok, said};
+
+/// The report of a run: the last line, after those that come while it runs.
+fn report(db: &TestDb, arguments: &[&str]) -> Value {
+    let out = ok(divvy_on(db.url(), &["bench", "--json"]).args(arguments));
+    let last = out.lines().last().unwrap_or_default();
+    let report: Value = serde_json::from_str(last).unwrap_or_else(|e| panic!("{e}: {last}"));
+    assert_eq!(report["command"], arguments[0]);
+    for name in
+        ["version", "fsync", "synchronous_commit", "full_page_writes", "shared_buffers", "max_wal_size"]
+    {
+        assert!(report["server"][name].as_str().is_some_and(|value| !value.is_empty()), "{name}: {report}");
+    }
+    for name in ["file_system", "date", "divvy"] {
+        assert!(report["server"][name].is_string(), "{name}: {report}");
+    }
+    assert!(report["server"]["cores"].as_u64() > Some(0), "{report}");
+    if arguments[0] != "floor" {
+        assert_eq!(report["counts"]["agree"], true, "{report}");
+    }
+    report
+}
+
+/// A way's rate, and its CPU time where the server is on this machine.
+fn measured(report: &Value, way: &str) {
+    let figure = &report["results"][way];
+    assert!(figure["rate"].as_f64() > Some(0.0), "{way}: {report}");
+    let local = report["server"]["local"] == true;
+    assert_eq!(figure["server_us"].is_f64(), local, "{way}: {report}");
+}
+
+fn count(report: &Value, name: &str) -> u64 {
+    report["counts"][name].as_u64().unwrap_or_else(|| panic!("{name}: {report}"))
+}
+
+#[tokio::test]
+async fn drain_and_fanin_count_what_they_did_and_stand_beside_the_floor() {
+    let db = TestDb::new().await;
+    let drain = report(&db, &["drain", "--tasks", "1000", "--rounds", "2", "--payload-bytes", "200"]);
+    let counts = ["inserted", "succeeded", "handler_calls"].map(|name| count(&drain, name));
+    assert_eq!(counts, [2_000; 3], "{drain}");
+    measured(&drain, "divvy");
+    measured(&drain, "floor");
+    assert!(drain["ratios"]["divvy_floor"]["rate"].is_f64(), "{drain}");
+    assert_eq!(drain["results"]["divvy"]["rounds"].as_array().map(Vec::len), Some(2));
+
+    let options = ["--history", "1500", "--backlog", "700", "--types", "3", "--in-flight", "10"];
+    let drain =
+        report(&db, &[&["drain", "--tasks", "500", "--rounds", "2", "--keep"], &options[..]].concat());
+    assert!(count(&drain, "succeeded") >= 1_000 && count(&drain, "left_ready") > 0, "{drain}");
+    let (finished, types): (i64, i64) = sqlx::query_as(
+        "select count(*) filter (where status = 'succeeded' and finished_at < now() - interval '50 min'),
+            count(distinct task_type) from divvy.task_overview where task_type like 'bench.%'",
+    )
+    .fetch_one(db.pool())
+    .await
+    .unwrap();
+    assert_eq!((finished, types), (1_500, 3), "history is finished, and everything is spread over the types");
+
+    let fanin = report(&db, &["fanin", "--tasks", "300", "--rounds", "1"]);
+    assert_eq!(count(&fanin, "succeeded"), 600, "{fanin}");
+    ["fanin", "single", "floor"].iter().for_each(|way| measured(&fanin, way));
+    assert!(fanin["reduce_after_ms"]["median"].is_f64(), "{fanin}");
+    let left: i64 = sqlx::query_scalar("select count(*) from divvy.task").fetch_one(db.pool()).await.unwrap();
+    let kept: i64 =
+        sqlx::query_scalar("select count(*) from divvy_bench.run where report -> 'server' ? 'fsync'")
+            .fetch_one(db.pool())
+            .await
+            .unwrap();
+    assert_eq!((left, kept), (0, 3), "tasks are gone, reports are kept");
+}
+
+#[tokio::test]
+async fn steady_prints_a_line_for_each_interval_and_says_what_was_held() {
+    let db = TestDb::new().await;
+    let arguments = ["bench", "steady", "--json", "--secs", "2", "--interval", "1", "--hold-transaction"];
+    let out = ok(&mut divvy_on(db.url(), &arguments));
+    let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 3, "{out}");
+    assert_eq!((&lines[0]["line"]["held"], &lines[1]["line"]["held"]), (&Value::Null, &"transaction".into()));
+    assert!(lines[1]["line"]["pick_up"]["p99_ms"].is_f64(), "{out}");
+    assert_eq!(lines[2]["counts"]["agree"], true, "{out}");
+    assert!(lines[2]["ratios"]["last_before"]["rate"].is_f64(), "{out}");
+
+    let arguments = ["steady", "--secs", "1", "--interval", "1"];
+    let rated = report(&db, &[&arguments[..], &["--rate", "500"]].concat());
+    assert!((1..=600).contains(&count(&rated, "inserted")), "{rated}");
+    let floor = report(&db, &[&arguments[..], &["--design", "floor"]].concat());
+    measured(&floor, "steady");
+}
+
+#[tokio::test]
+async fn enqueue_latency_and_floor_measure_every_way() {
+    let db = TestDb::new().await;
+    let arguments = ["enqueue", "--tasks", "1500", "--rounds", "1", "--secs", "1", "--clients", "2"];
+    let enqueue = report(&db, &arguments);
+    for way in ["insert_select", "enqueue_many", "copy"] {
+        measured(&enqueue, way);
+        measured(&enqueue, &format!("{way}_plain"));
+    }
+    assert!(enqueue["ratios"]["single_rows_silent"]["rate"].is_f64(), "{enqueue}");
+    assert!(enqueue["notifications"].as_u64() > Some(0), "{enqueue}");
+
+    let latency = report(&db, &["latency", "--tasks", "10", "--rounds", "1", "--spacing", "5"]);
+    for way in ["divvy", "divvy_from_call", "floor", "floor_from_call"] {
+        assert_eq!(latency["results"][way]["count"], 10, "{way}: {latency}");
+    }
+
+    let floor = report(&db, &["floor", "--tasks", "1000", "--rounds", "1"]);
+    ["s_fused", "s_fused_10", "b_block_pk"].iter().for_each(|way| measured(&floor, way));
+    let out = ok(&mut divvy_on(db.url(), &["bench", "floor", "--tasks", "500", "--rounds", "1"]));
+    assert!(out.contains("floor b_block_pk, B=100, 2 connections") && out.contains("fsync"), "{out}");
+    assert!(out.lines().all(|line| line.chars().count() <= 80), "{out}");
+}
+
+#[tokio::test]
+async fn what_others_do_is_left_alone() {
+    let db = TestDb::new().await;
+    let sql = "select divvy.put_task_type('mail'); insert into divvy.task (task_type) values ('mail')";
+    sqlx::raw_sql(sql).execute(db.pool()).await.unwrap();
+    let arguments = ["bench", "drain", "--tasks", "200", "--rounds", "1"];
+    let Said { err, code, .. } = said(&mut divvy_on(db.url(), &arguments));
+    assert_eq!(code, Some(1));
+    assert!(err.contains("1 ready splits of type mail") && err.contains("--force"), "{err}");
+
+    ok(divvy_on(db.url(), &arguments).arg("--force"));
+    let left: Vec<(String, String)> =
+        sqlx::query_as("select task_type, status::text from divvy.task").fetch_all(db.pool()).await.unwrap();
+    assert_eq!(left, [("mail".to_owned(), "running".to_owned())]);
+    let types: Vec<String> =
+        sqlx::query_scalar("select name from divvy.task_type").fetch_all(db.pool()).await.unwrap();
+    assert_eq!(types, ["mail"]);
+
+    let Said { err, code, .. } = said(&mut divvy_on(db.url(), &["bench", "drain", "--payload-bytes", "10"]));
+    assert_eq!(code, Some(2), "{err}");
+}
