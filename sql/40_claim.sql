@@ -43,30 +43,37 @@ begin
 end $$;
 
 -- The claim itself: what it takes, by lane.
-create or replace function divvy.take(worker uuid, task_types text[], max int, lease interval, per_type int[]) returns setof divvy.part
+create or replace function divvy.take(worker uuid, task_types text[], max int, lease interval, per_type int[]) returns divvy.part[]
 language plpgsql set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan set jit = off set intervalstyle = postgres as $$
 #variable_conflict use_column
 declare
     v_now timestamptz := divvy.clock();
-    v_token bigint;
-    v_parts divvy.part[];
+    v_command text;
+    v_seen_at timestamptz;
+    v_got record;
 begin
     perform divvy.check_claim(take.worker, take.task_types, take.max, take.lease, take.per_type);
-    if (select w.command from divvy.worker w where w.id = take.worker) <> 'run' then
-        return;
+    select w.command, w.seen_at into v_command, v_seen_at from divvy.worker w where w.id = take.worker;
+    if not found then
+        perform divvy.unknown('worker', take.worker::text);
     end if;
-    -- A worker that only claims lives too; written once a minute, so that no row is hot.
-    update divvy.worker w set seen_at = v_now where w.id = take.worker and w.seen_at < v_now - interval '1 min';
-    v_parts := divvy.pick(take.task_types, take.max, take.per_type, v_now);
+    if v_command <> 'run' then
+        return '{}';
+    end if;
+    if v_seen_at < v_now - interval '1 min' then
+        -- A worker that only claims lives too; written once a minute, so that no row is hot.
+        update divvy.worker w set seen_at = v_now where w.id = take.worker;
+    end if;
+    v_got := divvy.pick(take.task_types, take.max, take.per_type, v_now);
     -- Nothing to do is the time to look whether a task waits for its reduce.
-    if v_parts = '{}' and exists (select from divvy.fan_in) and divvy.settle(100) > 0 then
-        v_parts := divvy.pick(take.task_types, take.max, take.per_type, v_now);
+    if v_got.parts = '{}' and exists (select from divvy.fan_in) and divvy.settle(100) > 0 then
+        v_got := divvy.pick(take.task_types, take.max, take.per_type, v_now);
     end if;
-    if v_parts = '{}' then
-        return;
+    if v_got.parts = '{}' then
+        return '{}';
     end if;
-    return query select * from divvy.lend(v_parts, take.worker, take.lease, v_now);
+    return divvy.lend(v_got.parts, take.worker, coalesce(take.lease, v_got.length), v_got.timeout, v_now);
 end $$;
 
 -- The same over retries and reclaims; new after each continuation and redrive.
@@ -88,7 +95,7 @@ language sql security definer rows 100 set search_path = pg_catalog, pg_temp as 
     select s.split_id, s.task_id, p.task_type, s.phase, s.split_no, s.split_count, s.attempt, s.max_attempts, p.token, p.lease_until,
         s.payload, s.split_payload, s.checkpoint, s.headers, s.epoch, s.scheduled_for,
         divvy.idempotency_key(s.task_id, s.phase, s.split_no, s.epoch, s.continuation), s.timeout
-    from divvy.take(claim.worker, claim.task_types, claim.max, claim.lease, claim.per_type) with ordinality p,
+    from unnest(divvy.take(claim.worker, claim.task_types, claim.max, claim.lease, claim.per_type)) with ordinality p,
         unnest(p.split_ids, p.task_ids, p.phases, p.split_nos, p.split_counts, p.attempts, p.max_attempts, p.payloads, p.split_payloads,
             p.checkpoints, p.headers, p.epochs, p.continuations, p.scheduled_for, p.timeouts) with ordinality
             s (split_id, task_id, phase, split_no, split_count, attempt, max_attempts, payload, split_payload,
@@ -113,10 +120,6 @@ begin
     end if;
     if p_per_type is not null and cardinality(p_per_type) <> cardinality(p_task_types) then
         perform divvy.bad_option(v_what, format('per_type has %s entries for %s types', cardinality(p_per_type), cardinality(p_task_types)));
-    end if;
-    perform from divvy.worker w where w.id = p_worker;
-    if not found then
-        perform divvy.unknown('worker', p_worker::text);
     end if;
 end $$;
 

@@ -1,20 +1,21 @@
 -- Which ready splits a claim takes. It starts at a position, not at the front of the index: what is behind the
 -- position is dead to it, however long a forgotten snapshot keeps the entries (docs/adr/0003).
 
--- Takes ready splits, at most p_max and 8 MiB: locked, and leased to nobody. Types take turns at being first, so that none
--- starves another.
-create or replace function divvy.pick(p_task_types text[], p_max int, p_per_type int[], p_now timestamptz) returns divvy.part[]
+-- Takes ready splits, at most p_max and 8 MiB: locked, and leased to nobody. Also says the longest lease of their types and
+-- their longest timeout. Types take turns at being first, so that none starves another.
+create or replace function divvy.pick(p_task_types text[], p_max int, p_per_type int[], p_now timestamptz,
+    out parts divvy.part[], out length interval, out timeout interval)
 language plpgsql as $$
 declare
-    v_parts divvy.part[] := '{}';
-    p divvy.part;
     t divvy.task_type;
+    p divvy.part;
     v_left int := p_max;
     v_room bigint := divvy.limit_of('claim answer');
     v_types int := cardinality(p_task_types);
     v_first int := floor(random() * v_types)::int;
     v_at int;
 begin
+    parts := '{}';
     for i in 0 .. v_types - 1 loop
         exit when v_left <= 0 or v_room <= 0;
         v_at := (v_first + i) % v_types + 1;
@@ -22,83 +23,95 @@ begin
         select * into t from divvy.task_type x where x.name = p_task_types[v_at] and (x.paused_until is null or x.paused_until <= p_now);
         continue when not found;
         foreach p in array divvy.pick_type(t, least(v_left, p_per_type[v_at]), v_room, p_now) loop
-            v_parts := v_parts || p;
+            parts := parts || p;
             v_left := v_left - cardinality(p.split_ids);
             v_room := v_room - p.bytes;
+            length := greatest(length, t.lease);
+            timeout := greatest(timeout, (select max(o) from unnest(p.timeouts) o));
         end loop;
     end loop;
-    return v_parts;
 end $$;
 
--- The same of one type. Where a session has come in each lane it remembers in a setting of its own: a hint, which
--- a rollback takes back with the claim, and which is never needed for correctness. A session looks for stragglers, from the
--- marks (everything below is finished for good) to its position, once a second, and at once when it found too little, but
--- gives that at most a tenth of its time: a mark that an open producer holds back costs workers little.
+-- The same of one type. A session remembers in a setting of its own where it has come in each lane, and which lanes it found
+-- work in: hints, which a rollback takes back with the claim, and which are never needed for correctness. It looks at all
+-- lanes fifty times a second. It looks for stragglers, from the marks (everything below is finished for good) to its position,
+-- once a second. It does both at once when it found too little; but the latter gets at most a tenth of its time: a mark
+-- that an open producer holds back costs workers little.
 create or replace function divvy.pick_type(t divvy.task_type, p_want int, p_room bigint, p_now timestamptz) returns divvy.part[]
 language plpgsql as $$
 declare
     v_setting text := 'divvy.position_' || t.no;
     v_memory text[] := string_to_array(nullif(current_setting(v_setting, true), ''), ' ');
     v_positions bigint[] := v_memory[1]::bigint[];     -- by divvy.lane_slot
-    v_look_at double precision := v_memory[2];         -- the real clock: this bounds cost, it decides nothing
-    v_may_look_at double precision := v_memory[3];
+    v_behind_at double precision := v_memory[2];       -- the real clock: this bounds cost, it decides nothing
+    v_may_behind_at double precision := v_memory[3];
+    v_lanes smallint[] := v_memory[4]::smallint[];
+    v_lanes_at double precision := v_memory[5];
     v_started double precision := extract(epoch from clock_timestamp());
-    v_looks boolean := v_positions is null or v_started >= v_look_at;
+    v_behind boolean := v_positions is null or v_started >= v_behind_at;
+    v_fresh boolean := v_lanes is null or v_started >= v_lanes_at;
+    v_from bigint[];
     v_marks bigint[];
-    v_behind bigint[];
     v_parts divvy.part[] := '{}';
     v_left int := p_want;
     p divvy.part;
 begin
-    if v_looks then
+    if v_behind then
         v_marks := divvy.raise_marks(t.name);
         v_positions := coalesce(v_positions, v_marks);
         v_parts := divvy.pick_stragglers(t, v_marks, v_positions, v_left, p_room);
-        foreach p in array v_parts loop
-            v_left := v_left - cardinality(p.split_ids);
-        end loop;
+        v_left := v_left - divvy.picked(v_parts);
     end if;
-    v_behind := v_positions;   -- what is taken below is leased to nobody yet
-    if v_left > 0 then
-        foreach p in array divvy.pick_ahead(t, v_positions, v_left, p_room, p_now) loop
+    v_from := v_positions;   -- what is taken from here on is leased to nobody yet
+    loop
+        exit when v_left <= 0;
+        if v_fresh then
+            v_lanes := divvy.lanes_by_age(t.name, v_positions, p_now);
+            v_lanes_at := v_started + 0.02;
+        end if;
+        foreach p in array divvy.pick_ahead(t, v_lanes, v_positions, v_left, p_room) loop
             v_positions[divvy.lane_slot(p.lane)] := p.hi_key;
             continue when p.split_ids is null;
             v_parts := v_parts || p;
             v_left := v_left - cardinality(p.split_ids);
         end loop;
+        exit when v_fresh;
+        v_fresh := true;
+    end loop;
+    if v_left > 0 and not v_behind and v_started >= v_may_behind_at then
+        v_behind := true;
+        v_parts := v_parts || divvy.pick_stragglers(t, divvy.raise_marks(t.name), v_from, v_left, p_room);
     end if;
-    if v_left > 0 and not v_looks and v_started >= v_may_look_at then
-        v_looks := true;
-        v_parts := v_parts || divvy.pick_stragglers(t, divvy.raise_marks(t.name), v_behind, v_left, p_room);
+    if v_behind then
+        v_may_behind_at := v_started + 10 * (extract(epoch from clock_timestamp()) - v_started);
+        v_behind_at := greatest(v_started + 1, v_may_behind_at);
     end if;
-    if v_looks then
-        v_may_look_at := v_started + 10 * (extract(epoch from clock_timestamp()) - v_started);
-        v_look_at := greatest(v_started + 1, v_may_look_at);
-    end if;
-    perform set_config(v_setting, concat_ws(' ', v_positions, v_look_at, v_may_look_at), false);
+    perform set_config(v_setting, concat_ws(' ', v_positions, v_behind_at, v_may_behind_at, v_lanes, v_lanes_at), false);
     return v_parts;
 end $$;
+
+create or replace function divvy.picked(p_parts divvy.part[]) returns bigint
+language sql immutable as 'select coalesce(sum(cardinality(p.split_ids)), 0) from unnest(p_parts) p';
 
 -- Where a lane stands in an array of all lanes: 0 to 4, 11 to 14.
 create or replace function divvy.lane_slot(p_lane int) returns int
 language sql immutable parallel safe as 'select case when p_lane < 10 then p_lane + 1 else p_lane - 5 end';
 
--- What lies ahead of the positions, the most urgent lane first. A part without splits only says how far its lane has come.
-create or replace function divvy.pick_ahead(t divvy.task_type, p_positions bigint[], p_want int, p_room bigint, p_now timestamptz) returns divvy.part[]
+-- What lies ahead of the positions, the first lane first. A part without splits only says how far its lane has come.
+create or replace function divvy.pick_ahead(t divvy.task_type, p_lanes smallint[], p_positions bigint[], p_want int, p_room bigint) returns divvy.part[]
 language plpgsql as $$
 declare
     v_parts divvy.part[] := '{}';
-    v_lanes smallint[] := divvy.lanes_by_age(t.name, p_positions, p_now);
     v_lane smallint;
     v_want int;
     v_position bigint;
     p divvy.part;
 begin
-    for i in 1 .. cardinality(v_lanes) loop
+    for i in 1 .. cardinality(p_lanes) loop
         exit when p_want <= 0 or p_room <= 0;
-        v_lane := v_lanes[i];
+        v_lane := p_lanes[i];
         -- Plain tasks and shares of one priority have half each while both wait.
-        v_want := case when v_lane > 0 and (v_lane + 10) % 20 = any (v_lanes[i + 1:]) then floor(p_want / 2.0 + random())::int else p_want end;
+        v_want := case when v_lane > 0 and (v_lane + 10) % 20 = any (p_lanes[i + 1:]) then floor(p_want / 2.0 + random())::int else p_want end;
         continue when v_want <= 0;
         v_position := p_positions[divvy.lane_slot(v_lane)];
         -- Others may be further: what they hold is no more for us.

@@ -3,30 +3,29 @@
 -- complete it writes it down first. What tells a holder from one that lost it is the key: every transition to ready
 -- takes a new one, above the range of the lease.
 
--- Makes parts into a lease. Plan and reduce are written down at once: their ends write more of their task anyway.
-create or replace function divvy.lend(p_parts divvy.part[], p_worker uuid, p_lease interval, p_now timestamptz) returns setof divvy.part
+-- Makes parts into one lease, with its length and the longest timeout in it. Plan and reduce are written down at once: their
+-- ends write more of their task anyway.
+create or replace function divvy.lend(p_parts divvy.part[], p_worker uuid, p_length interval, p_timeout interval, p_now timestamptz) returns divvy.part[]
 language plpgsql as $$
 declare
     v_token bigint := nextval('divvy.token');
-    v_length interval;
-    v_timeout interval;
     p divvy.part;
 begin
-    select coalesce(p_lease, max(t.lease)), max(x.timeout) into v_length, v_timeout
-    from unnest(p_parts) q join divvy.task_type t on t.name = q.task_type, lateral (select max(o) as timeout from unnest(q.timeouts) o) x;
-    foreach p in array p_parts loop
+    for i in 1 .. cardinality(p_parts) loop
+        p := p_parts[i];
         p.token := v_token;
-        p.lease_until := p_now + least(v_length, v_timeout);
+        p.lease_until := p_now + least(p_length, p_timeout);
+        p_parts[i] := p;
         insert into divvy.lease (token, worker, length, claimed_at, lease_until, deadline_at, split_ids, task_type, lane, lo_key, hi_key, written)
-        values (v_token, p_worker, v_length, p_now, p.lease_until, p_now + v_timeout, p.split_ids, p.task_type, p.lane, p.lo_key, p.hi_key, p.lane = 0)
+        values (v_token, p_worker, p_length, p_now, p.lease_until, p_now + p_timeout, p.split_ids, p.task_type, p.lane, p.lo_key, p.hi_key, p.lane = 0)
         on conflict on constraint lease_pkey do update set split_ids = lease.split_ids || excluded.split_ids,
             lo_key = least(lease.lo_key, excluded.lo_key), hi_key = greatest(lease.hi_key, excluded.hi_key);
         if p.lane = 0 then
             update divvy.task k set state = 'running', token = v_token, worker = p_worker, started_at = p_now, reason = null
             where k.id = any (p.split_ids);
         end if;
-        return next p;
     end loop;
+    return p_parts;
 end $$;
 
 -- Whether a token holds a split, written down or not.
@@ -97,20 +96,31 @@ begin
     return v_done;
 end $$;
 
--- Takes ended splits out of their leases; one that holds nothing more goes. Where a lease is locked, its holder is just
--- completing another part of it, and what is left over goes with its end or its time.
+-- Takes ended splits out of their leases.
 create or replace function divvy.drop_from_leases(p_tokens bigint[], p_done bigint[]) returns void
 language plpgsql as $$
 declare
     l divvy.lease;
+begin
+    for l in select * from divvy.lease x where x.token = any (p_tokens) loop
+        perform divvy.shrink_lease(l, p_done);
+    end loop;
+end $$;
+
+-- Takes ended splits out of a lease; one that holds nothing more goes. Where it is locked, somebody is just completing
+-- another part of it, and what is left over goes with its end or its time.
+create or replace function divvy.shrink_lease(l divvy.lease, p_done bigint[]) returns void
+language plpgsql as $$
+declare
     v_rest bigint[];
 begin
-    for l in select * from divvy.lease x where x.token = any (p_tokens) order by x.token, x.task_type, x.lane for update skip locked loop
-        if l.split_ids = p_done then
-            v_rest := '{}';
-        else
-            v_rest := array(select i from unnest(l.split_ids) i except select i from unnest(p_done) i order by 1);
-        end if;
+    if l.split_ids = p_done then
+        delete from divvy.lease x where x.ctid = any (array(select y.ctid from divvy.lease y
+            where y.token = l.token and y.task_type = l.task_type and y.lane = l.lane for update skip locked));
+        return;
+    end if;
+    for l in select * from divvy.lease x where x.token = l.token and x.task_type = l.task_type and x.lane = l.lane for update skip locked loop
+        v_rest := array(select i from unnest(l.split_ids) i except select i from unnest(p_done) i order by 1);
         if v_rest = '{}' then
             delete from divvy.lease x where x.token = l.token and x.task_type = l.task_type and x.lane = l.lane;
         elsif cardinality(v_rest) < cardinality(l.split_ids) then

@@ -65,17 +65,15 @@ end $$;
 create or replace function divvy.exchange(worker uuid, split_ids bigint[], tokens bigint[], results jsonb, task_types text[], max int,
     lease interval default null, per_type int[] default null)
 returns table (verdicts text[], part divvy.part)
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer rows 10 set search_path = pg_catalog, pg_temp as $$
 begin
     verdicts := divvy.finish(split_ids, tokens, results);
     if 'ok' = all (verdicts) then
         verdicts := null;
     end if;
     return next;
-    verdicts := null;
-    for part in select * from divvy.take(exchange.worker, exchange.task_types, exchange.max, exchange.lease, exchange.per_type) loop
-        return next;
-    end loop;
+    return query select null::text[], p
+    from unnest(divvy.take(exchange.worker, exchange.task_types, exchange.max, exchange.lease, exchange.per_type)) p;
 end $$;
 
 -- The one way to success. What its lease alone names ends in one write; what is written down ends in sets too, if it is a
@@ -101,9 +99,10 @@ begin
         p_results := null;
     end if;
     v_done := divvy.finish_leased(p_ids, p_tokens, p_results, v_now);
-    if cardinality(v_done) < cardinality(p_ids) then
-        v_done := v_done || divvy.finish_plain(p_ids, p_tokens, p_results, v_now) || divvy.finish_shares(p_ids, p_tokens, p_results, v_now);
+    if cardinality(v_done) = cardinality(p_ids) then
+        return array_fill('ok'::text, array[cardinality(p_ids)]);
     end if;
+    v_done := v_done || divvy.finish_plain(p_ids, p_tokens, p_results, v_now) || divvy.finish_shares(p_ids, p_tokens, p_results, v_now);
     if cardinality(v_done) < cardinality(p_ids) then
         for v_left in
             select u.id, g.token, nullif(p_results -> (g.n - 1)::int, 'null') as result
@@ -116,10 +115,7 @@ begin
             end if;
         end loop;
     end if;
-    perform divvy.drop_from_leases(array(select distinct t from unnest(p_tokens) t), v_done || v_more);
-    if cardinality(v_done) = cardinality(p_ids) then
-        return array_fill('ok'::text, array[cardinality(p_ids)]);
-    end if;
+    perform divvy.drop_from_leases(p_tokens, v_done || v_more);
     return array(
         select case when g.id = any (v_done) or g.id = any (v_more) then 'ok'
             when u.state = 'succeeded' and u.token = g.token then 'already'
@@ -151,66 +147,68 @@ begin
     end if;
 end $$;
 
--- Splits that only their lease names: ready in storage, with a key in its range.
+-- Splits that only their lease names: ready in storage, with a key in its range. A lease at a time, which a worker's batch
+-- mostly ends whole; a split that is not its own, or was ready anew since, changes nothing.
 create or replace function divvy.finish_leased(p_ids bigint[], p_tokens bigint[], p_results jsonb, p_now timestamptz) returns bigint[]
 language plpgsql as $$
 declare
+    v_all bigint[] := '{}';
+    v_ids bigint[];
+    v_places int[];     -- of the results, from 0
     v_done bigint[];
-    v_followed bigint[];
-    v_shares bigint[];
-    v_tasks bigint[];
-    v_follow boolean;
-    v_plain boolean;
-    v_divided boolean;
+    v_more bigint[];
+    l divvy.lease;
 begin
-    select coalesce(bool_or(t."then" is not null), false), coalesce(bool_or(l.lane < 10), false), coalesce(bool_or(l.lane > 10), false)
-    into v_follow, v_plain, v_divided
-    from divvy.lease l left join divvy.task_type t on t.name = l.task_type
-    where l.token = any (array(select distinct x from unnest(p_tokens) x)) and not l.written;
-    if v_plain then
-        with done as (
-            update divvy.task k set state = 'succeeded', status = 'succeeded', attempt = k.attempt + 1, crashes = 0, finished_at = p_now, error = null,
-                token = h.token, worker = h.worker, started_at = h.claimed_at, result = nullif(p_results -> h.n, 'null'),
-                dedupe_held = k.dedupe_key is null or k.dedupe_until is not null, paused_until = null
-            from divvy.leased(p_ids, p_tokens) h
-            where k.id = h.id and h.lane < 10 and k.state = 'ready' and k.key between h.lo_key and h.hi_key and k.phase = 'execute'
-                and k.cancel_requested_at is null
-            returning k.id, k."then" is not null or k.schedule_id is not null or v_follow as followed
-        )
-        select array_agg(id), array_agg(id order by id) filter (where followed) into v_done, v_followed from done;
-        if v_followed is not null then
-            perform divvy.follow(id) from unnest(v_followed) id;
+    for l in select * from divvy.lease x where x.token = any (p_tokens) and not x.written order by x.token, x.task_type, x.lane loop
+        if l.split_ids = p_ids then
+            v_ids := p_ids;
+            v_places := case when p_results is not null then array(select n from generate_series(0, cardinality(p_ids) - 1) n) end;
+        else
+            select array_agg(h.id order by h.id), array_agg(h.n order by h.id) into v_ids, v_places from divvy.named(l, p_ids, p_tokens) h;
         end if;
-    end if;
-    if v_divided then
-        with done as (
-            update divvy.share s set state = 'succeeded', attempt = s.attempt + 1, crashes = 0, finished_at = p_now, error = null,
-                token = h.token, worker = h.worker, started_at = h.claimed_at, result = nullif(p_results -> h.n, 'null')
-            from divvy.leased(p_ids, p_tokens) h
-            where s.id = h.id and h.lane > 10 and s.state = 'ready' and s.key between h.lo_key and h.hi_key
-            returning s.id, s.share_of
-        )
-        select array_agg(id), array_agg(distinct share_of) into v_shares, v_tasks from done;
-        perform divvy.look_at(v_tasks);
-    end if;
-    return coalesce(v_done || v_shares, v_done, v_shares, '{}');
+        if l.lane < 10 then
+            with done as (
+                update divvy.task k set state = 'succeeded', status = 'succeeded', attempt = k.attempt + 1, crashes = 0, finished_at = p_now,
+                    error = null, token = l.token, worker = l.worker, started_at = l.claimed_at, result = nullif(p_results -> h.n, 'null'),
+                    dedupe_held = k.dedupe_key is null or k.dedupe_until is not null, paused_until = null
+                from unnest(v_ids, v_places) h (id, n)
+                where k.id = h.id and k.state = 'ready' and k.key between l.lo_key and l.hi_key and k.phase = 'execute'
+                    and k.cancel_requested_at is null
+                returning k.id, k."then" is not null or k.schedule_id is not null as followed
+            )
+            select array_agg(id), array_agg(id) filter (where followed) into v_done, v_more from done;
+            if exists (select from divvy.task_type t where t.name = l.task_type and t."then" is not null) then
+                v_more := v_done;
+            end if;
+            if v_more is not null then
+                perform divvy.follow(id) from unnest(v_more) id order by id;
+            end if;
+        else
+            with done as (
+                update divvy.share s set state = 'succeeded', attempt = s.attempt + 1, crashes = 0, finished_at = p_now, error = null,
+                    token = l.token, worker = l.worker, started_at = l.claimed_at, result = nullif(p_results -> h.n, 'null')
+                from unnest(v_ids, v_places) h (id, n)
+                where s.id = h.id and s.state = 'ready' and s.key between l.lo_key and l.hi_key
+                returning s.id, s.share_of
+            )
+            select array_agg(id), array_agg(distinct share_of) into v_done, v_more from done;
+            perform divvy.look_at(v_more);
+        end if;
+        v_all := v_all || v_done;
+        perform divvy.shrink_lease(l, v_done);
+    end loop;
+    return v_all;
 end $$;
 
--- Of the pairs of split and token, those that a lease names: with the place in the call (from 0), ascending by id, so that
--- two calls never wait for each other. A hash join, whatever the statistics say: a lease may hold thousands.
-create or replace function divvy.leased(p_ids bigint[], p_tokens bigint[])
-returns table (id bigint, n int, token bigint, worker uuid, claimed_at timestamptz, lane smallint, lo_key bigint, hi_key bigint)
-language plpgsql stable rows 100 set enable_nestloop = off set enable_mergejoin = off set enable_hashjoin = on
-set plan_cache_mode = force_generic_plan set jit = off as $$
+-- Of a call's pairs of split and token, those that a lease names, with their places. A hash join, whatever the statistics say:
+-- both sides may be thousands.
+create or replace function divvy.named(l divvy.lease, p_ids bigint[], p_tokens bigint[]) returns table (id bigint, n int)
+language plpgsql stable rows 100 set enable_nestloop = off set enable_mergejoin = off set enable_hashjoin = on as $$
 #variable_conflict use_column
 begin
     return query
-    select g.id, (g.n - 1)::int, h.token, h.worker, h.claimed_at, h.lane, h.lo_key, h.hi_key
-    from unnest(p_ids, p_tokens) with ordinality as g (id, token, n)
-    join (select l.token, l.worker, l.claimed_at, l.lane, l.lo_key, l.hi_key, i as id from divvy.lease l, unnest(l.split_ids) i
-        where l.token = any (array(select distinct x from unnest(p_tokens) x)) and not l.written
-        offset 0) h on h.id = g.id and h.token = g.token
-    order by g.id;
+    select g.id, (g.n - 1)::int from unnest(p_ids, p_tokens) with ordinality as g (id, token, n)
+    join unnest(l.split_ids) h (id) on h.id = g.id where g.token = l.token;
 end $$;
 
 -- Plain tasks that are written down: the split's end is the task's.
