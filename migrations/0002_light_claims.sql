@@ -41,9 +41,10 @@ alter table divvy.lease
     add lo_key bigint not null default 0,
     add hi_key bigint not null default 0,
     add written boolean not null default true,      -- none is left that is not written down
+    add places tid[],                               -- of the rows of split_ids, as they lay at the claim
     drop constraint lease_pkey,
     add primary key (token, task_type, lane),
-    alter split_ids set storage external;
+    alter split_ids set storage external, alter places set storage external;
 alter table divvy.lease alter task_type drop default, alter lane drop default, alter lo_key drop default, alter hi_key drop default,
     alter written drop default;
 alter table divvy.lease set (toast_tuple_target = 8160);
@@ -61,7 +62,7 @@ create table divvy.walk (name text primary key, at_id bigint not null) with (fil
 -- What a claim takes from one lane, a column an array: building and sending rows costs more than all else of a claim.
 create type divvy.part as (
     task_type text, lane smallint, token bigint, lease_until timestamptz, lo_key bigint, hi_key bigint, bytes bigint,
-    split_ids bigint[], task_ids bigint[], phases text[], split_nos int[], split_counts int[], attempts int[], max_attempts int[],
+    split_ids bigint[], places tid[], task_ids bigint[], phases text[], split_nos int[], split_counts int[], attempts int[], max_attempts int[],
     payloads jsonb[], split_payloads jsonb[], checkpoints jsonb[], headers jsonb[], epochs int[], continuations int[],
     scheduled_for timestamptz[], timeouts interval[]
 );

@@ -215,7 +215,7 @@ returns divvy.part language plpgsql as $$
 declare
     p divvy.part;
 begin
-    select t.name, p_lane, null, null, min(s.claim_key), max(s.claim_key), max(s.total), array_agg(s.id), array_agg(s.id), array_agg(s.phase::text),
+    select t.name, p_lane, null, null, min(s.claim_key), max(s.claim_key), max(s.total), array_agg(s.id), array_agg(s.place), array_agg(s.id), array_agg(s.phase::text),
         array_agg(s.split_no), array_agg(coalesce(s.split_count, 1)), array_agg(s.attempt + 1),
         array_agg(s.attempt_base + coalesce(s.max_attempts, t.max_attempts)), array_agg(s.payload), null,
         array_agg(s.checkpoint), array_agg(s.headers), array_agg(s.epoch), array_agg(s.continuation), array_agg(s.scheduled_for),
@@ -223,7 +223,7 @@ begin
     into p
     from (
         select r.*, sum(r.bytes) over (rows unbounded preceding) as total from (
-            select k.id, k.claim_key, k.phase, k.split_no, k.split_count, k.attempt, k.attempt_base, k.max_attempts, k.payload, k.checkpoint,
+            select k.id, k.ctid as place, k.claim_key, k.phase, k.split_no, k.split_count, k.attempt, k.attempt_base, k.max_attempts, k.payload, k.checkpoint,
                 k.headers, k.epoch, k.continuation, k.scheduled_for, k.timeout,
                 divvy.answer_bytes(k.payload) + divvy.answer_bytes(k.checkpoint) + divvy.answer_bytes(k.headers) as bytes
             from divvy.task k
@@ -243,7 +243,7 @@ returns divvy.part language plpgsql as $$
 declare
     p divvy.part;
 begin
-    select t.name, p_lane, null, null, min(s.claim_key), max(s.claim_key), max(s.total), array_agg(s.id), array_agg(s.share_of),
+    select t.name, p_lane, null, null, min(s.claim_key), max(s.claim_key), max(s.total), array_agg(s.id), array_agg(s.place), array_agg(s.share_of),
         array_agg('execute'::text), array_agg(s.split_no), array_agg(coalesce(s.split_count, 1)), array_agg(s.attempt + 1),
         array_agg(s.attempt_base + coalesce(s.max_attempts, t.max_attempts)), array_agg(s.task_payload), array_agg(s.payload),
         array_agg(s.checkpoint), array_agg(s.headers), array_agg(s.epoch), array_agg(s.continuation), array_agg(s.scheduled_for),
@@ -253,7 +253,7 @@ begin
         select r.*, k.split_count, k.payload as task_payload, k.headers, k.epoch, k.scheduled_for,
             sum(r.bytes + divvy.answer_bytes(k.payload) + divvy.answer_bytes(k.headers)) over (rows unbounded preceding) as total
         from (
-            select x.id, x.share_of, x.claim_key, x.split_no, x.attempt, x.attempt_base, x.max_attempts, x.payload, x.checkpoint, x.continuation,
+            select x.id, x.ctid as place, x.share_of, x.claim_key, x.split_no, x.attempt, x.attempt_base, x.max_attempts, x.payload, x.checkpoint, x.continuation,
                 x.timeout, divvy.answer_bytes(x.payload) + divvy.answer_bytes(x.checkpoint) as bytes
             from divvy.share x
             where x.task_type = t.name and x.lane = p_lane and x.claim_key > p_from and x.claim_key <= p_to and x.state = 'ready'

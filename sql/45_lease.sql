@@ -16,10 +16,10 @@ begin
         p.token := v_token;
         p.lease_until := p_now + least(p_length, p_timeout);
         p_parts[i] := p;
-        insert into divvy.lease (token, worker, length, claimed_at, lease_until, deadline_at, split_ids, task_type, lane, lo_key, hi_key, written)
-        values (v_token, p_worker, p_length, p_now, p.lease_until, p_now + p_timeout, p.split_ids, p.task_type, p.lane, p.lo_key, p.hi_key, p.lane = 0)
+        insert into divvy.lease (token, worker, length, claimed_at, lease_until, deadline_at, split_ids, places, task_type, lane, lo_key, hi_key, written)
+        values (v_token, p_worker, p_length, p_now, p.lease_until, p_now + p_timeout, p.split_ids, p.places, p.task_type, p.lane, p.lo_key, p.hi_key, p.lane = 0)
         on conflict on constraint lease_pkey do update set split_ids = lease.split_ids || excluded.split_ids,
-            lo_key = least(lease.lo_key, excluded.lo_key), hi_key = greatest(lease.hi_key, excluded.hi_key);
+            places = lease.places || excluded.places, lo_key = least(lease.lo_key, excluded.lo_key), hi_key = greatest(lease.hi_key, excluded.hi_key);
         if p.lane = 0 then
             update divvy.task k set state = 'running', token = v_token, worker = p_worker, started_at = p_now, reason = null
             where k.id = any (p.split_ids);
@@ -113,6 +113,7 @@ create or replace function divvy.shrink_lease(l divvy.lease, p_done bigint[]) re
 language plpgsql as $$
 declare
     v_rest bigint[];
+    v_places tid[];
 begin
     if l.split_ids = p_done then
         delete from divvy.lease x where x.ctid = any (array(select y.ctid from divvy.lease y
@@ -120,13 +121,24 @@ begin
         return;
     end if;
     for l in select * from divvy.lease x where x.token = l.token and x.task_type = l.task_type and x.lane = l.lane for update skip locked loop
-        v_rest := array(select i from unnest(l.split_ids) i except select i from unnest(p_done) i order by 1);
-        if v_rest = '{}' then
+        select array_agg(r.id), array_agg(r.place) into v_rest, v_places from divvy.others(l, p_done) r;
+        if v_rest is null then
             delete from divvy.lease x where x.token = l.token and x.task_type = l.task_type and x.lane = l.lane;
         elsif cardinality(v_rest) < cardinality(l.split_ids) then
-            update divvy.lease x set split_ids = v_rest where x.token = l.token and x.task_type = l.task_type and x.lane = l.lane;
+            update divvy.lease x set split_ids = v_rest, places = v_places
+            where x.token = l.token and x.task_type = l.task_type and x.lane = l.lane;
         end if;
     end loop;
+end $$;
+
+-- What a lease names besides. By hash, whatever the statistics say: both sides may be thousands.
+create or replace function divvy.others(l divvy.lease, p_ids bigint[]) returns table (id bigint, place tid)
+language plpgsql stable rows 100 set enable_nestloop = off set enable_mergejoin = off set enable_hashjoin = on as $$
+#variable_conflict use_column
+begin
+    return query
+    select s.id, s.place from unnest(l.split_ids, l.places) s (id, place)
+    where not exists (select from unnest(p_ids) d (id) where d.id = s.id);
 end $$;
 
 -- Says that the worker lives, renews exactly the leases of the given tokens, and hears orders: a row for each

@@ -148,67 +148,68 @@ begin
 end $$;
 
 -- Splits that only their lease names: ready in storage, with a key in its range. A lease at a time, which a worker's batch
--- mostly ends whole; a split that is not its own, or was ready anew since, changes nothing.
+-- mostly ends whole. Rows are found where they lay at the claim; one that has moved since (it was written down, or is ready
+-- anew) or is not this lease's is left to those who look by id, as is one with something to follow its end.
 create or replace function divvy.finish_leased(p_ids bigint[], p_tokens bigint[], p_results jsonb, p_now timestamptz) returns bigint[]
 language plpgsql as $$
 declare
     v_all bigint[] := '{}';
-    v_ids bigint[];
-    v_places int[];     -- of the results, from 0
-    v_done bigint[];
-    v_more bigint[];
+    v_ids bigint[];      -- ascending
+    v_at int[];          -- where their results are, from 0
+    v_places tid[];
+    v_count bigint;
+    v_tasks bigint[];
     l divvy.lease;
 begin
     for l in select * from divvy.lease x where x.token = any (p_tokens) and not x.written order by x.token, x.task_type, x.lane loop
-        if l.split_ids = p_ids then
-            v_ids := p_ids;
-            v_places := case when p_results is not null then array(select n from generate_series(0, cardinality(p_ids) - 1) n) end;
+        if l.split_ids = p_ids and p_results is null then
+            v_places := l.places;
+            v_ids := array(select i from unnest(p_ids) i order by i);
         else
-            select array_agg(h.id order by h.id), array_agg(h.n order by h.id) into v_ids, v_places from divvy.named(l, p_ids, p_tokens) h;
+            select array_agg(h.id order by h.id), array_agg(h.n order by h.id), array_agg(h.place) into v_ids, v_at, v_places
+            from divvy.named(l, p_ids, p_tokens) h;
         end if;
         if l.lane < 10 then
-            with done as (
-                update divvy.task k set state = 'succeeded', status = 'succeeded', attempt = k.attempt + 1, crashes = 0, finished_at = p_now,
-                    error = null, token = l.token, worker = l.worker, started_at = l.claimed_at, result = nullif(p_results -> h.n, 'null'),
-                    dedupe_held = k.dedupe_key is null or k.dedupe_until is not null, paused_until = null
-                from unnest(v_ids, v_places) h (id, n)
-                where k.id = h.id and k.state = 'ready' and k.key between l.lo_key and l.hi_key and k.phase = 'execute'
-                    and k.cancel_requested_at is null
-                returning k.id, k."then" is not null or k.schedule_id is not null as followed
-            )
-            select array_agg(id), array_agg(id) filter (where followed) into v_done, v_more from done;
-            if exists (select from divvy.task_type t where t.name = l.task_type and t."then" is not null) then
-                v_more := v_done;
-            end if;
-            if v_more is not null then
-                perform divvy.follow(id) from unnest(v_more) id order by id;
-            end if;
+            update divvy.task k set state = 'succeeded', status = 'succeeded', attempt = k.attempt + 1, crashes = 0, finished_at = p_now,
+                error = null, token = l.token, worker = l.worker, started_at = l.claimed_at, paused_until = null,
+                result = case when p_results is not null then nullif(p_results -> v_at[width_bucket(k.id, v_ids)], 'null') end,
+                dedupe_held = k.dedupe_key is null or k.dedupe_until is not null
+            where k.ctid = any (v_places) and k.id = v_ids[width_bucket(k.id, v_ids)]
+                and k.state = 'ready' and k.key between l.lo_key and l.hi_key and k.phase = 'execute'
+                and k.cancel_requested_at is null and k."then" is null and k.schedule_id is null
+                and not exists (select from divvy.task_type t where t.name = l.task_type and t."then" is not null);
         else
-            with done as (
-                update divvy.share s set state = 'succeeded', attempt = s.attempt + 1, crashes = 0, finished_at = p_now, error = null,
-                    token = l.token, worker = l.worker, started_at = l.claimed_at, result = nullif(p_results -> h.n, 'null')
-                from unnest(v_ids, v_places) h (id, n)
-                where s.id = h.id and s.state = 'ready' and s.key between l.lo_key and l.hi_key
-                returning s.id, s.share_of
-            )
-            select array_agg(id), array_agg(distinct share_of) into v_done, v_more from done;
-            perform divvy.look_at(v_more);
+            update divvy.share s set state = 'succeeded', attempt = s.attempt + 1, crashes = 0, finished_at = p_now,
+                error = null, token = l.token, worker = l.worker, started_at = l.claimed_at,
+                result = case when p_results is not null then nullif(p_results -> v_at[width_bucket(s.id, v_ids)], 'null') end
+            where s.ctid = any (v_places) and s.id = v_ids[width_bucket(s.id, v_ids)]
+                and s.state = 'ready' and s.key between l.lo_key and l.hi_key;
         end if;
-        v_all := v_all || v_done;
-        perform divvy.shrink_lease(l, v_done);
+        get diagnostics v_count = row_count;
+        if v_count < cardinality(v_ids) then
+            v_ids := array(select u.id from divvy.unit u where u.id = any (v_ids) and u.state = 'succeeded' and u.token = l.token
+                and u.finished_at = p_now);
+            perform divvy.write_down(p_ids);
+        end if;
+        if l.lane > 10 then
+            v_tasks := array(select distinct s.share_of from divvy.share s where s.id = any (v_ids));
+            perform divvy.look_at(v_tasks);
+        end if;
+        v_all := v_all || v_ids;
+        perform divvy.shrink_lease(l, v_ids);
     end loop;
     return v_all;
 end $$;
 
--- Of a call's pairs of split and token, those that a lease names, with their places. A hash join, whatever the statistics say:
--- both sides may be thousands.
-create or replace function divvy.named(l divvy.lease, p_ids bigint[], p_tokens bigint[]) returns table (id bigint, n int)
+-- Of a call's pairs of split and token, those that a lease names, with their places in the call (from 0) and in the table. By
+-- hash, whatever the statistics say: both sides may be thousands.
+create or replace function divvy.named(l divvy.lease, p_ids bigint[], p_tokens bigint[]) returns table (id bigint, n int, place tid)
 language plpgsql stable rows 100 set enable_nestloop = off set enable_mergejoin = off set enable_hashjoin = on as $$
 #variable_conflict use_column
 begin
     return query
-    select g.id, (g.n - 1)::int from unnest(p_ids, p_tokens) with ordinality as g (id, token, n)
-    join unnest(l.split_ids) h (id) on h.id = g.id where g.token = l.token;
+    select g.id, (g.n - 1)::int, h.place from unnest(p_ids, p_tokens) with ordinality as g (id, token, n)
+    join unnest(l.split_ids, l.places) h (id, place) on h.id = g.id where g.token = l.token;
 end $$;
 
 -- Plain tasks that are written down: the split's end is the task's.
