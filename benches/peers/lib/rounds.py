@@ -9,8 +9,9 @@ import time
 
 from lib.server import Cpu, Hold, Refused, admin, database_url
 
-# What is run before the measured part, and what is measured.
 DRAIN10 = ["--slots", "10"]
+# Jobs that wait when flat begins, as many as its producer keeps waiting.
+WAITING = 20_000
 # Longest silence of a program before it is ended: setting up and working off are included.
 SILENCE_S = 900
 
@@ -138,8 +139,11 @@ class Bench:
                 single = self.run(system, ["commits", str(options.commit_seconds)], *self.again(system))
                 return {"settings": bulk["settings"], "bulk": bulk, "single": single}
             if what == "flat":
+                # Nobody starts on statistics of an empty table.
+                self.run(system, ["enqueue", str(WAITING)], name, url)
+                admin(url, "tidy")
                 seconds = options.flat_seconds
-                words = ["steady", str(seconds), "--every", str(options.every)]
+                words = ["steady", str(seconds), "--every", str(options.every), "--from", str(WAITING)]
                 return self.run(system, words, name, url, hold_after=seconds / 4)
             if what == "latency":
                 admin(url, "tidy")

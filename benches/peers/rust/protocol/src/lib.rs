@@ -1,6 +1,6 @@
 //! What every system in this suite does, and how the runner talks to it.
 //!
-//! A program is started as `PROGRAM COMMAND [N] [--slots N] [--every SECONDS]` with `DATABASE_URL`. It connects, says
+//! A program is started as `PROGRAM COMMAND [N] [--slots N] [--every SECONDS] [--from N]` with `DATABASE_URL`. It connects, says
 //! `ready`, and waits for a line on its standard input. Then it works and says `measured` (and, in between, `tick`),
 //! so that the runner can read the CPU time of the server and of this process around exactly that; then it checks that
 //! nothing was lost and says `done`. Each is one line of JSON.
@@ -94,7 +94,8 @@ async fn command<P: Peer>() -> Result<()> {
         "latency" => phases::latency(&peer, number()?).await,
         "steady" => {
             let every = option(&words, "--every")?.unwrap_or(15);
-            phases::steady(peer, Duration::from_secs(number()?), Duration::from_secs(every)).await
+            let from = option(&words, "--from")?.unwrap_or(0);
+            phases::steady(peer, from, Duration::from_secs(number()?), Duration::from_secs(every)).await
         }
         other => Err(format!("unknown command {other:?}").into()),
     }

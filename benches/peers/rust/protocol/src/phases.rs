@@ -120,11 +120,11 @@ pub async fn latency<P: Peer>(peer: &P, jobs: u64) -> Result<()> {
     verified(peer, &tally, jobs + WARM_UP).await
 }
 
-/// One producer that keeps [`DEPTH`] jobs waiting, and one worker, for some time.
-pub async fn steady<P: Peer>(peer: P, time: Duration, every: Duration) -> Result<()> {
+/// One producer that keeps [`DEPTH`] jobs waiting, and one worker, for some time; `from` jobs are there already.
+pub async fn steady<P: Peer>(peer: P, from: u64, time: Duration, every: Duration) -> Result<()> {
     let (peer, tally) = (Arc::new(peer), Tally::new(0));
     ready(peer.settings()).await?;
-    let (inserted, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let (inserted, stop) = (Arc::new(AtomicU64::new(from)), Arc::new(AtomicBool::new(false)));
     let producer = tokio::spawn({
         let (peer, tally, inserted, stop) = (peer.clone(), tally.clone(), inserted.clone(), stop.clone());
         async move {

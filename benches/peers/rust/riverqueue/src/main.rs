@@ -28,7 +28,8 @@ struct River {
 impl Peer for River {
     async fn connect(url: &str, in_flight: InFlight) -> Result<Self> {
         let pool = PgPoolOptions::new().max_connections(CLIENTS as u32).connect(url).await?;
-        let producer = Client::builder(pool.clone()).allow_unregistered_job_kinds().build()?;
+        // Its cooldown also limits how often inserts notify.
+        let producer = Client::builder(pool.clone()).fetch_cooldown(COOLDOWN).allow_unregistered_job_kinds().build()?;
         let workers = match in_flight {
             InFlight::Best => WORKERS,
             InFlight::AtMost(n) => n,
