@@ -4,7 +4,7 @@ from html import escape
 
 from lib.report import rows
 
-WIDTH, LEFT, RIGHT, TOP, PANEL, GAP = 960, 76, 190, 64, 250, 74
+WIDTH, LEFT, RIGHT, TOP, PANEL, GAP = 960, 76, 190, 84, 250, 74
 # Told apart by colour and by dash, on white and on black.
 COLOURS = ["#2f81f7", "#8b949e", "#d1730f", "#a371f7", "#2da44e", "#db61a2", "#bf8700", "#e5534b", "#1b9aaa"]
 DASHES = ["", "6 4", "2 3", "10 4 2 4", "1 4", "12 3", "4 2", "8 3 2 3", "3 6"]

@@ -125,6 +125,7 @@ class Bench:
         finally:
             release(timer, holds)
             program.end()
+            cpu.close()
         if ticks:
             result["curve"] = curve(before, ticks)
         return result
