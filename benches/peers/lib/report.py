@@ -6,6 +6,7 @@ from lib.systems import SYSTEMS
 
 # Shown, but no job queues: never the best peer.
 NO_PEERS = {system.name for system in SYSTEMS if system.no_peer} | {"divvy"}
+KEEP = {system.name for system in SYSTEMS if system.keeps}
 TITLES = {
     "drain": "Drain: {tasks:,} waiting jobs, one worker process, best settings",
     "drain10": "Drain with at most 10 jobs in flight: {tasks:,} waiting jobs, one worker process",
@@ -116,10 +117,13 @@ def drains(facts, what):
             f"{median(run['server_us'] for run in runs):.1f} + {median(run['client_us'] for run in runs):.1f}",
         ])
     text = table(["system", "jobs/s", "range", "to divvy", "to the floor", "CPU µs"], lines)
-    peers = {system: runs for system, runs in found.items() if system not in NO_PEERS}
-    if "divvy" in found and peers:
-        best = max(peers, key=lambda system: median(map(rate, peers[system])))
-        text += f"\n\ndivvy is {of_round(found['divvy'], rate, peers[best])} × {best}, the fastest of the others."
+    for who, peers in (
+        ("the fastest of the others", set(found) - NO_PEERS),
+        ("the fastest that keeps history", set(found) & KEEP - NO_PEERS),
+    ):
+        if "divvy" in found and peers:
+            best = max(peers, key=lambda system: median(map(rate, found[system])))
+            text += f"\n\ndivvy is {of_round(found['divvy'], rate, found[best])} × {best}, {who}."
     return text
 
 

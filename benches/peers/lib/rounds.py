@@ -25,9 +25,12 @@ class Program:
 
     def __init__(self, system, words, url):
         self.system = system
-        self.process = subprocess.Popen(
-            [*system.command(), *words], env={**os.environ, "DATABASE_URL": url},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            self.process = subprocess.Popen(
+                [*system.command(), *words], env={**os.environ, "DATABASE_URL": url},
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        except OSError as error:
+            raise Skipped(f"{system.command()[0]}: {error.strerror}") from None
         self.lines, self.errors = queue.Queue(), []
         threading.Thread(target=self._read, daemon=True).start()
         threading.Thread(target=lambda: self.errors.extend(self.process.stderr), daemon=True).start()
@@ -47,8 +50,9 @@ class Program:
             if line is None:
                 self.process.wait()
                 time.sleep(0.1)
-                last = "".join(self.errors).strip().splitlines()[-1:] or ["no reason given"]
-                raise Skipped(f"ended with code {self.process.returncode}: {last[0]}")
+                said = "".join(self.errors).strip().splitlines()
+                why = [words for words in said if "error" in words.lower()] or said[-1:] or ["no reason given"]
+                raise Skipped(f"ended with code {self.process.returncode}: {why[0]}")
             if not line.startswith('{"'):
                 continue
             event = json.loads(line)
@@ -84,11 +88,12 @@ class Bench:
             raise Refused("the role may not create databases: ALTER ROLE … CREATEDB")
 
     def fresh(self, system):
-        """An empty database with the system's schema: (its name, its URL, the system's settings)."""
+        """An empty database with the system's schema: its name and its URL."""
         name = self.prefix + system.name.replace("-", "_")
         admin(self.url, "create", name)
         url = database_url(self.url, name)
-        return name, url, self.run(system, ["setup"], name, url)["settings"]
+        self.run(system, ["setup"], name, url)
+        return name, url
 
     def forget(self, system):
         if not self.keep:
@@ -132,12 +137,12 @@ class Bench:
 
     def once(self, what, system, options):
         """One measurement of one system, in a database of its own."""
-        name, url, _ = self.fresh(system)
         try:
+            name, url = self.fresh(system)
             jobs = str(options.tasks)
             if what == "enqueue":
                 bulk = self.run(system, ["enqueue", jobs], name, url)
-                single = self.run(system, ["commits", str(options.commit_seconds)], *self.again(system))
+                single = self.run(system, ["commits", str(options.commit_seconds)], *self.fresh(system))
                 return {"settings": bulk["settings"], "bulk": bulk, "single": single}
             if what == "flat":
                 # Nobody starts on statistics of an empty table.
@@ -155,10 +160,6 @@ class Bench:
             return self.run(system, ["drain", jobs, *slots], name, url)
         finally:
             self.forget(system)
-
-    def again(self, system):
-        name, url, _ = self.fresh(system)
-        return name, url
 
 
 def release(timer, holds):

@@ -20,6 +20,7 @@ class System:
     program: str  # cargo package, or script
     contract: str
     flat: bool = False  # whether the held snapshot is shown without asking for it
+    keeps: bool = True  # whether a finished job can still be asked for
     no_peer: str | None = None  # shown, but no job queue: never the best peer
 
     def command(self):
@@ -39,17 +40,17 @@ SYSTEMS = [
     System("floor", "rust", "", "peers-floor",
            "hand-written SQL s_fused: history kept, no leases renewed, no retries, no product", True, no_peer="floor"),
     System("graphile_worker", "rust", "graphile_worker", "peers-graphile-worker",
-           "row deleted on success; completions wait in memory for 5 ms", True),
+           "row deleted on success; completions wait in memory for 5 ms", True, keeps=False),
     System("riverqueue", "rust", "riverqueue", "peers-riverqueue", "history kept (24 h); every job acknowledged"),
     System("awa", "rust", "awa", "peers-awa",
            "history kept until its segment rotates; every job acknowledged, compact receipts", True),
     System("apalis-postgres", "rust", "apalis-postgres", "peers-apalis-postgres",
            "history kept; every job acknowledged"),
     System("graphile-worker", "node", "graphile-worker", "graphile-worker.js",
-           "row deleted on success; completions batched"),
+           "row deleted on success; completions batched", keeps=False),
     System("pg-boss", "node", "pg-boss", "pg-boss.js", "history kept (7 days); batch acknowledged at once"),
     System("pgmq", "rust", "pgmq", "peers-pgmq",
-           "no job semantics: a message is read and deleted, batch acknowledged at once", no_peer="queue"),
+           "no job semantics: a message is read and deleted, batch acknowledged at once", keeps=False, no_peer="queue"),
 ]
 ADMIN = [str(RUST / "target" / "release" / "peers-admin")]
 

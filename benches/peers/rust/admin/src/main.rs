@@ -68,8 +68,10 @@ async fn info(connection: &mut PgConnection) -> Result<Value> {
         sqlx::query_scalar("select current_setting('data_directory')").fetch_one(&mut *connection).await.ok();
     let backend: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut *connection).await?;
     let stat = std::fs::read_to_string(format!("/proc/{backend}/stat")).ok();
-    let postmaster: Option<u32> = stat.and_then(|stat| stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok());
-    let database: String = sqlx::query_scalar("select current_database()").fetch_one(&mut *connection).await?;
+    let postmaster: Option<u32> =
+        stat.and_then(|stat| stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok());
+    let database: String =
+        sqlx::query_scalar("select current_database()").fetch_one(&mut *connection).await?;
     let may_create: bool =
         sqlx::query_scalar("select rolcreatedb or rolsuper from pg_roles where rolname = current_user")
             .fetch_one(&mut *connection)
@@ -81,7 +83,9 @@ async fn info(connection: &mut PgConnection) -> Result<Value> {
 }
 
 async fn forget(connection: &mut PgConnection, name: &str) -> Result<()> {
-    connection.execute(AssertSqlSafe(format!("drop database if exists {} with (force)", quoted(name)))).await?;
+    connection
+        .execute(AssertSqlSafe(format!("drop database if exists {} with (force)", quoted(name))))
+        .await?;
     Ok(())
 }
 

@@ -45,7 +45,9 @@ impl Peer for Apalis {
 
     fn settings(&self) -> String {
         let (batch, concurrency) = self.sizes();
-        format!("batch {batch}, concurrency {concurrency}, notified and polling each 50 ms, no lock per task; push_tasks")
+        format!(
+            "batch {batch}, concurrency {concurrency}, notified and polling each 50 ms, no lock per task; push_tasks"
+        )
     }
 
     async fn setup(&self) -> Result<()> {
@@ -70,10 +72,11 @@ impl Peer for Apalis {
             .with_config(config)
             .with_pubsub()
             .poll_with_strategy(Strategy::new().interval(POLL));
-        let worker = WorkerBuilder::new("peers").backend(backend).concurrency(concurrency).build(move |job: Job| {
-            tally.call(&job);
-            async { Ok::<(), BoxDynError>(()) }
-        });
+        let worker =
+            WorkerBuilder::new("peers").backend(backend).concurrency(concurrency).build(move |job: Job| {
+                tally.call(&job);
+                async { Ok::<(), BoxDynError>(()) }
+            });
         background(worker.run());
         Ok(())
     }

@@ -1,7 +1,10 @@
 //! awa (Rust): queue storage, which is its default, jobs without a deadline, two claimers of its largest batch.
 
 use awa::model::{insert::params_with, migrations};
-use awa::{Client, InsertOpts, JobArgs, JobContext, JobError, JobResult, QueueConfig, QueueStorage, QueueStorageConfig, Worker};
+use awa::{
+    Client, InsertOpts, JobArgs, JobContext, JobError, JobResult, QueueConfig, QueueStorage,
+    QueueStorageConfig, Worker,
+};
 use protocol::{InFlight, Job, Peer, Result, Standing, Tally};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
@@ -33,8 +36,8 @@ impl Worker for NoopWorker {
     }
 
     async fn perform(&self, context: &JobContext) -> std::result::Result<JobResult, JobError> {
-        let noop: Noop =
-            serde_json::from_value(context.job.args.clone()).map_err(|error| JobError::Terminal(error.to_string()))?;
+        let noop: Noop = serde_json::from_value(context.job.args.clone())
+            .map_err(|error| JobError::Terminal(error.to_string()))?;
         self.0.call(&noop.job);
         Ok(JobResult::Completed)
     }
@@ -60,7 +63,9 @@ impl Peer for Awa {
 
     fn settings(&self) -> String {
         let (claimers, workers, batch) = self.sizes();
-        format!("{claimers} claimers of {batch}, {workers} workers, no deadline, pool of {CONNECTIONS}; enqueue_params_copy")
+        format!(
+            "{claimers} claimers of {batch}, {workers} workers, no deadline, pool of {CONNECTIONS}; enqueue_params_copy"
+        )
     }
 
     async fn setup(&self) -> Result<()> {
@@ -115,7 +120,10 @@ impl Awa {
             deadline_duration: Duration::ZERO,
             ..QueueConfig::default()
         };
-        Ok(Client::builder(self.pool.clone()).queue(QUEUE, queue).register_worker(NoopWorker(tally)).build()?)
+        Ok(Client::builder(self.pool.clone())
+            .queue(QUEUE, queue)
+            .register_worker(NoopWorker(tally))
+            .build()?)
     }
 
     /// Claimers, workers, jobs in a claim.

@@ -39,7 +39,10 @@ struct Divvy {
 impl Peer for Divvy {
     async fn connect(url: &str, in_flight: InFlight) -> Result<Self> {
         let options = PgConnectOptions::from_str(url)?;
-        let pool = divvy::store::pool::options().max_connections(CLIENTS as u32).connect_with(options.clone()).await?;
+        let pool = divvy::store::pool::options()
+            .max_connections(CLIENTS as u32)
+            .connect_with(options.clone())
+            .await?;
         let slots = match in_flight {
             InFlight::Best => SLOTS,
             InFlight::AtMost(slots) => slots,

@@ -125,7 +125,13 @@ impl Peer for Floor {
     }
 }
 
-async fn work(client: Client, batch: i64, tally: Tally, claimed: &AtomicU64, completed: &AtomicU64) -> Result<()> {
+async fn work(
+    client: Client,
+    batch: i64,
+    tally: Tally,
+    claimed: &AtomicU64,
+    completed: &AtomicU64,
+) -> Result<()> {
     client.batch_execute(PLANS).await?;
     let fused = client.prepare_typed(FUSED, &[Type::INT8_ARRAY, Type::INT8]).await?;
     let mut last: Vec<i64> = Vec::new();

@@ -1,8 +1,8 @@
 //! graphile_worker (Rust): local queue and batched completion, as in its own `benches/perf_test.rs`.
 
-
 use graphile_worker::{
-    Database, IntoTaskHandlerResult, JobSpec, LocalQueueConfig, RawJobSpec, TaskHandler, WorkerContext, WorkerOptions, WorkerUtils,
+    Database, IntoTaskHandlerResult, JobSpec, LocalQueueConfig, RawJobSpec, TaskHandler, WorkerContext,
+    WorkerOptions, WorkerUtils,
 };
 use protocol::{InFlight, Job, Peer, Result, Standing, Tally, background};
 use serde::{Deserialize, Serialize};

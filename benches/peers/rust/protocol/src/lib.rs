@@ -7,12 +7,12 @@
 
 mod job;
 mod phases;
-mod tally;
 mod talk;
+mod tally;
 
 pub use job::Job;
-pub use tally::Tally;
 pub use talk::fail;
+pub use tally::Tally;
 
 use std::fmt::Display;
 use std::future::Future;
@@ -78,7 +78,9 @@ async fn command<P: Peer>() -> Result<()> {
     let url = std::env::var("DATABASE_URL").map_err(|_| "DATABASE_URL is not set")?;
     let words: Vec<String> = std::env::args().skip(1).collect();
     let Some(command) = words.first() else {
-        return Err("no command: setup, enqueue N, commits SECONDS, drain N, latency N, steady SECONDS".into());
+        return Err(
+            "no command: setup, enqueue N, commits SECONDS, drain N, latency N, steady SECONDS".into()
+        );
     };
     let number = || match words.get(1).map(|word| word.parse::<u64>()) {
         Some(Ok(number)) => Ok(number),
@@ -110,10 +112,10 @@ fn option(words: &[String], name: &str) -> Result<Option<u64>> {
 }
 
 /// Runs a worker until the end of the program; if it ends before, the program fails.
-pub fn background<T, E: Display>(work: impl Future<Output = std::result::Result<T, E>> + Send + 'static)
+pub fn background<T, E>(work: impl Future<Output = std::result::Result<T, E>> + Send + 'static)
 where
     T: Send + 'static,
-    E: Send + 'static,
+    E: Display + Send + 'static,
 {
     tokio::spawn(async move {
         let why = match work.await {

@@ -85,7 +85,10 @@ pub async fn drain<P: Peer>(peer: &P, jobs: u64) -> Result<()> {
     let handled = started.elapsed();
     settled(peer, STALLED).await?;
     let wall = started.elapsed();
-    say("measured", json!({ "jobs": jobs, "seconds": wall.as_secs_f64(), "handled_seconds": handled.as_secs_f64() }));
+    say(
+        "measured",
+        json!({ "jobs": jobs, "seconds": wall.as_secs_f64(), "handled_seconds": handled.as_secs_f64() }),
+    );
     verified(peer, &tally, jobs).await
 }
 
@@ -198,7 +201,9 @@ async fn verified<P: Peer>(peer: &P, tally: &Tally, jobs: u64) -> Result<()> {
     let standing = peer.standing().await?;
     let (missed, repeated) = tally.missed_and_repeated(jobs);
     let calls = tally.calls();
-    check(missed == 0 && calls >= jobs, || format!("{calls} calls for {jobs} jobs, {missed} jobs never ran"))?;
+    check(missed == 0 && calls >= jobs, || {
+        format!("{calls} calls for {jobs} jobs, {missed} jobs never ran")
+    })?;
     check(standing.open == 0, || format!("{} of {jobs} jobs are still open", standing.open))?;
     if let Some(kept) = standing.kept {
         check(kept >= jobs as i64, || format!("{kept} of {jobs} finished jobs are kept"))?;

@@ -29,7 +29,8 @@ impl Peer for River {
     async fn connect(url: &str, in_flight: InFlight) -> Result<Self> {
         let pool = PgPoolOptions::new().max_connections(CLIENTS as u32).connect(url).await?;
         // Its cooldown also limits how often inserts notify.
-        let producer = Client::builder(pool.clone()).fetch_cooldown(COOLDOWN).allow_unregistered_job_kinds().build()?;
+        let producer =
+            Client::builder(pool.clone()).fetch_cooldown(COOLDOWN).allow_unregistered_job_kinds().build()?;
         let workers = match in_flight {
             InFlight::Best => WORKERS,
             InFlight::AtMost(n) => n,
