@@ -118,7 +118,8 @@ class Bench:
                     program.go()
                 elif what == "tick":
                     event["cpu"] = cpu.read(program.process.pid)
-                    event["held"] = bool(holds)
+                    # The hold may come just before the tick of the same second, which tells of the time before it.
+                    event["held"] = bool(holds) and event["seconds"] > hold_after + 0.5
                     ticks.append(event)
                 elif what == "measured":
                     after = cpu.read(program.process.pid)
