@@ -149,8 +149,9 @@ begin
             and not exists (select from divvy.task_type t where t.name = v_type and t.paused_until > v_now) then
             return interval '0';
         end if;
-        insert into divvy.type_wake as w (task_type, idle_until) values (v_type, v_now + interval '5 s')
-        on conflict (task_type) do update set idle_until = excluded.idle_until where w.idle_until < v_now + interval '3 s';
+        -- It looks again within a second and says so again: producers that wake pay, so not for long after it became busy.
+        insert into divvy.type_wake as w (task_type, idle_until) values (v_type, v_now + interval '1.5 s')
+        on conflict (task_type) do update set idle_until = excluded.idle_until where w.idle_until < v_now + interval '1 s';
     end loop;
     select least((select min(u.waits_until) from divvy.unit u),
         (select min(s.next_fire_at) from divvy.schedule s where s.status = 'active')) into v_due;

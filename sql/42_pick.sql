@@ -2,7 +2,8 @@
 -- position is dead to it, however long a forgotten snapshot keeps the entries (docs/adr/0003).
 
 -- Takes ready splits, at most p_max and 8 MiB: locked, and leased to nobody. Also says the longest lease of their types and
--- their longest timeout. Types take turns at being first, so that none starves another.
+-- their longest timeout. Types take turns at being first, so that none starves another. Of many types a session looks first
+-- at those in which it found work the last time; at all, where that was too little, but with at most half of its time.
 create or replace function divvy.pick(p_task_types text[], p_max int, p_per_type int[], p_now timestamptz,
     out parts divvy.part[], out length interval, out timeout interval)
 language plpgsql as $$
@@ -13,23 +14,42 @@ declare
     v_room bigint := divvy.limit_of('claim answer');
     v_types int := cardinality(p_task_types);
     v_first int := floor(random() * v_types)::int;
+    v_busy int[];               -- short names of types with work
+    v_found int[] := '{}';
+    v_all_at double precision;
+    v_started double precision := extract(epoch from clock_timestamp());
     v_at int;
 begin
     parts := '{}';
-    for i in 0 .. v_types - 1 loop
-        exit when v_left <= 0 or v_room <= 0;
-        v_at := (v_first + i) % v_types + 1;
-        continue when p_per_type[v_at] <= 0;
-        select * into t from divvy.task_type x where x.name = p_task_types[v_at] and (x.paused_until is null or x.paused_until <= p_now);
-        continue when not found;
-        foreach p in array divvy.pick_type(t, least(v_left, p_per_type[v_at]), v_room, p_now) loop
-            parts := parts || p;
-            v_left := v_left - cardinality(p.split_ids);
-            v_room := v_room - p.bytes;
-            length := greatest(length, t.lease);
-            timeout := greatest(timeout, (select max(o) from unnest(p.timeouts) o));
+    if v_types > 3 then
+        v_busy := string_to_array(nullif(current_setting('divvy.busy_types', true), ''), ' ')::int[];
+        v_all_at := nullif(current_setting('divvy.all_types_at', true), '');
+    end if;
+    for v_all in 0 .. 1 loop
+        continue when v_all = 0 and v_busy is null;
+        exit when v_all = 1 and v_busy is not null and v_found <> '{}' and v_started < v_all_at;
+        for i in 0 .. v_types - 1 loop
+            exit when v_left <= 0 or v_room <= 0;
+            v_at := (v_first + i) % v_types + 1;
+            continue when p_per_type[v_at] <= 0 or (v_all = 0 and not (v_at = any (v_busy)));
+            select * into t from divvy.task_type x where x.name = p_task_types[v_at] and (x.paused_until is null or x.paused_until <= p_now);
+            continue when not found;
+            foreach p in array divvy.pick_type(t, least(v_left, p_per_type[v_at]), v_room, p_now) loop
+                parts := parts || p;
+                v_left := v_left - cardinality(p.split_ids);
+                v_room := v_room - p.bytes;
+                length := greatest(length, t.lease);
+                timeout := greatest(timeout, (select max(o) from unnest(p.timeouts) o));
+                v_found := v_found || v_at;
+            end loop;
         end loop;
+        if v_all = 1 then
+            v_all_at := v_started + 2 * (extract(epoch from clock_timestamp()) - v_started);
+        end if;
     end loop;
+    if v_types > 3 then
+        perform set_config('divvy.busy_types', array_to_string(v_found[:100], ' '), false), set_config('divvy.all_types_at', coalesce(v_all_at::text, ''), false);
+    end if;
 end $$;
 
 -- The same of one type. A session remembers in a setting of its own where it has come in each lane, and which lanes it found

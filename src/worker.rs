@@ -13,6 +13,7 @@ mod executor;
 mod heartbeat;
 mod lane;
 mod lease;
+mod pace;
 mod round;
 mod settle;
 mod signals;

@@ -80,7 +80,8 @@ pub async fn run(bench: &Bench, options: &Options) -> Result<Report> {
                 load::history(&mut connection, &types, options.history, bench.payload_bytes).await?;
             }
             sqlx::raw_sql(include_str!("plain.sql")).execute(&mut connection).await?;
-            let open_before = load::standing(&mut connection).await?.1;
+            let (succeeded, open) = load::standing(&mut connection).await?;
+            let before = succeeded + open;
             let progress = Progress::new(WAYS[at].2.trim(), options.tasks);
             let figure = match way {
                 Way::Waking | Way::Silent => {
@@ -95,7 +96,7 @@ pub async fn run(bench: &Bench, options: &Options) -> Result<Report> {
                     watch.read(options.tasks)
                 }
             };
-            counts += check(&mut connection, way, figure.count, open_before).await?;
+            counts += check(&mut connection, way, figure.count, before).await?;
             series[at].figures.push(figure);
         }
     }
@@ -104,14 +105,17 @@ pub async fn run(bench: &Bench, options: &Options) -> Result<Report> {
 }
 
 /// Rows that came to be are as many as were put in, in either table.
-async fn check(connection: &mut PgConnection, way: Way, count: u64, open_before: u64) -> Result<Counts> {
+async fn check(connection: &mut PgConnection, way: Way, count: u64, before: u64) -> Result<Counts> {
     let there = match way {
         Way::SelectPlain | Way::ManyPlain | Way::CopyPlain => {
             let rows: i64 =
                 sqlx::query_scalar("select count(*) from divvy_bench.plain").fetch_one(connection).await?;
             u64::try_from(rows)?
         }
-        _ => load::standing(connection).await?.1 - open_before,
+        _ => {
+            let (succeeded, open) = load::standing(connection).await?;
+            succeeded + open - before
+        }
     };
     Ok(Counts { inserted: count, left_ready: there, ..Counts::default() })
 }
@@ -177,7 +181,7 @@ async fn put(
             )
             .await?;
         }
-        // They are measured by their clients.
+        // They are measured by their clients, and a worker takes them.
         Way::Waking | Way::Silent => {}
     }
     Ok(())

@@ -1,14 +1,14 @@
-//! Clients that commit one row after the other, while a worker says that it is idle.
+//! Clients that commit one row after the other, while a worker waits for them.
 
 use super::enqueue::Options;
 use super::figure::{Figure, Watch};
+use super::Bench;
+use super::calls::{Noop, Running, worker};
+use super::drain::IN_FLIGHT;
 use super::payload::payload;
-use super::{Bench, load};
-use crate::store::claim::next_wait;
-use crate::store::worker::{Registration, register};
+use super::screen::Progress;
 use crate::store::{connect, listen, pool};
 use anyhow::{Context, Result};
-use serde_json::json;
 use sqlx::Executor;
 use sqlx::postgres::{PgConnectOptions, PgListener};
 use std::sync::Arc;
@@ -18,7 +18,6 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use uuid::Uuid;
 
 /// Whether producers wake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +34,9 @@ pub enum Wake {
 /// When the database refuses.
 pub async fn run(bench: &Bench, options: &Options, wake: Wake, task_type: &str) -> Result<(Figure, u64)> {
     let heard = Arc::new(AtomicU64::new(0));
-    let _idle = idle(bench, task_type, heard.clone()).await?;
+    let _listening = listen_too(bench, heard.clone()).await?;
+    let noop = Noop::default();
+    let running = Running::start(worker(&bench.pool, &[task_type.to_owned()], &noop, IN_FLIGHT)?);
     let stop = CancellationToken::new();
     let inserted = Arc::new(AtomicU64::new(0));
     let ready = Arc::new(Barrier::new(options.clients as usize + 1));
@@ -63,7 +64,10 @@ pub async fn run(bench: &Bench, options: &Options, wake: Wake, task_type: &str) 
     while let Some(ended) = clients.join_next().await {
         ended.context("a client broke")??;
     }
-    let figure = watch.read(inserted.load(Ordering::Relaxed));
+    let count = inserted.load(Ordering::Relaxed);
+    let figure = watch.read(count);
+    noop.calls.reach(count, &Progress::new("the rest", count)).await?;
+    running.stop().await?;
     Ok((figure, heard.load(Ordering::Relaxed)))
 }
 
@@ -96,23 +100,11 @@ impl Client {
     }
 }
 
-/// A worker that is registered, listens, has found nothing, and never comes: what waking costs, without the work that
-/// it leads to.
-async fn idle(bench: &Bench, task_type: &str, heard: Arc<AtomicU64>) -> Result<AbortOnDropHandle<()>> {
-    let mut connection = connect::connect(&bench.direct).await?;
-    let types = vec![task_type.to_owned()];
-    let who = Registration {
-        worker: Uuid::now_v7(),
-        name: format!("{}idle", load::WORKER_PREFIX),
-        task_types: types.clone(),
-        slots: 1,
-        meta: json!({}),
-    };
-    register(&mut connection, &who).await?;
+/// Counts the wake-ups.
+async fn listen_too(bench: &Bench, heard: Arc<AtomicU64>) -> Result<AbortOnDropHandle<()>> {
     let own = pool::options().max_connections(1).connect_with(bench.direct.clone()).await?;
     let mut listener = PgListener::connect_with(&own).await?;
     listener.listen(listen::READY).await?;
-    next_wait(&mut connection, &types).await?;
     Ok(AbortOnDropHandle::new(tokio::spawn(async move {
         while listener.recv().await.is_ok() {
             heard.fetch_add(1, Ordering::Relaxed);

@@ -4,6 +4,7 @@ use super::backoff::Backoff;
 use super::executor::{Ended, Execution};
 use super::lane::Lane;
 use super::lease::Leases;
+use super::pace::Pace;
 use super::round::{Round, round};
 use super::settle::{Settled, settle};
 use super::signals::Signals;
@@ -46,6 +47,7 @@ pub(super) struct Dispatcher {
     hungry: bool,
     next_look: Instant,
     backoff: Backoff,
+    pace: Pace,
     /// After a failed round: not before this.
     not_before: Option<Instant>,
     grace_ends: Option<Instant>,
@@ -76,6 +78,7 @@ impl Dispatcher {
             hungry: true,
             next_look: Instant::now(),
             backoff: Backoff::new(),
+            pace: Pace::new(Instant::now()),
             not_before: None,
             grace_ends: None,
             summary: Summary::default(),
@@ -105,7 +108,7 @@ impl Dispatcher {
     /// One claim, its splits, their outcomes.
     pub(super) async fn once(mut self) -> Result<Summary> {
         let core = self.core.clone();
-        let first = round(&core, &self.signals, &[], self.ask()).await?;
+        let first = round(&core, &self.signals, &[], self.ask(), false).await?;
         self.take_in(first.claimed);
         self.fill_slots();
         while let Some(joined) = self.running.join_next_with_id().await {
@@ -114,7 +117,7 @@ impl Dispatcher {
         }
         let batch = std::mem::take(&mut self.finished);
         if !batch.is_empty() {
-            let last = round(&core, &self.signals, &batch, None).await?;
+            let last = round(&core, &self.signals, &batch, None, false).await?;
             self.count(&batch, &last);
         }
         Ok(self.summary)
@@ -213,7 +216,8 @@ impl Dispatcher {
         let batch = self.finished.len().min(ROUND_SPLITS_MAX);
         self.batch = Arc::new(self.finished.drain(..batch).collect());
         let (core, signals, batch) = (self.core.clone(), self.signals.clone(), self.batch.clone());
-        self.round = Some(tokio::spawn(async move { round(&core, &signals, &batch, ask).await }));
+        let brisk = self.pace.is_brisk(Instant::now());
+        self.round = Some(tokio::spawn(async move { round(&core, &signals, &batch, ask, brisk).await }));
     }
 
     fn round_ended(&mut self, ended: Result<Result<Round>, JoinError>) {
@@ -227,6 +231,7 @@ impl Dispatcher {
                 self.count(&batch, &round);
                 if self.asked > 0 {
                     let taken = round.claimed.len();
+                    self.pace.took(taken, Instant::now());
                     // Until a claim comes back empty: only then does the database know that we wait, and
                     // wakes us.
                     self.hungry |= taken > 0;

@@ -1,5 +1,6 @@
 //! One round trip: complete the last batch, claim the next.
 
+use super::pace::BRISK_LOOK;
 use super::signals::Signals;
 use super::{CALL_WITHIN, Core};
 use crate::handler::error_json;
@@ -26,12 +27,14 @@ pub(super) struct Round {
     pub(super) wait: Option<Duration>,
 }
 
-/// Completes `batch` and claims what `ask` has room for; registers first if the database forgot us.
+/// Completes `batch` and claims what `ask` has room for; registers first if the database forgot us. Where nothing was
+/// there, the database is told that we wait for producers to wake us, unless work comes in briskly.
 pub(super) async fn round(
     core: &Arc<Core>,
     signals: &Signals,
     batch: &[Finished],
     ask: Option<Ask>,
+    brisk: bool,
 ) -> Result<Round> {
     if signals.unknown.load(Ordering::Relaxed) {
         let (command, _) = core.register().await?;
@@ -57,7 +60,9 @@ pub(super) async fn round(
             return Err(error);
         }
     };
-    if ask.is_some() && round.claimed.is_empty() {
+    if ask.is_some() && round.claimed.is_empty() && brisk {
+        round.wait = Some(BRISK_LOOK);
+    } else if ask.is_some() && round.claimed.is_empty() {
         let types = core.task_types.clone();
         round.wait = core
             .control
