@@ -1,10 +1,10 @@
 //! Clients that commit one row after the other, while a worker waits for them.
 
-use super::enqueue::Options;
-use super::figure::{Figure, Watch};
 use super::Bench;
 use super::calls::{Noop, Running, worker};
 use super::drain::IN_FLIGHT;
+use super::enqueue::Options;
+use super::figure::{Figure, Watch};
 use super::payload::payload;
 use super::screen::Progress;
 use crate::store::{connect, listen, pool};

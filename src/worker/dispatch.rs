@@ -19,11 +19,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
 /// How many splits one round completes, and how many it asks for.
 const ROUND_SPLITS_MAX: usize = 5_000;
+/// So many finished splits are worth a second round beside the one under way.
+const ROUND_BESIDE_LEAST: usize = 100;
 /// A wait of zero would be a busy loop.
 const WAIT_LEAST: Duration = Duration::from_millis(5);
 
@@ -38,11 +40,9 @@ pub(super) struct Dispatcher {
     /// Which lane and split each running task is for: a task that ends badly can't say so itself.
     whose: HashMap<Id, (usize, SplitId, Token)>,
     finished: Vec<Finished>,
-    round: Option<JoinHandle<Result<Round>>>,
-    /// What the round under way completes; kept here in case it fails.
-    batch: Arc<Vec<Finished>>,
-    /// How many splits the round under way has asked for.
-    asked: usize,
+    rounds: JoinSet<Result<Round>>,
+    /// What each round under way is about, in case it fails.
+    flights: HashMap<Id, Flight>,
     /// There may be work that nobody asked for yet.
     hungry: bool,
     next_look: Instant,
@@ -54,11 +54,19 @@ pub(super) struct Dispatcher {
     summary: Summary,
 }
 
+/// A round under way.
+struct Flight {
+    /// What it completes.
+    batch: Arc<Vec<Finished>>,
+    /// How many splits it asks for, by lane.
+    asked: Vec<(usize, usize)>,
+}
+
 enum Event {
     Stop,
     GraceOver,
     Look,
-    RoundEnded(Result<Result<Round>, JoinError>),
+    RoundEnded(Result<(Id, Result<Round>), JoinError>),
     SplitEnded(Joined),
 }
 
@@ -72,9 +80,8 @@ impl Dispatcher {
             running: JoinSet::new(),
             whose: HashMap::new(),
             finished: Vec::new(),
-            round: None,
-            batch: Arc::default(),
-            asked: 0,
+            rounds: JoinSet::new(),
+            flights: HashMap::new(),
             hungry: true,
             next_look: Instant::now(),
             backoff: Backoff::new(),
@@ -126,7 +133,7 @@ impl Dispatcher {
     fn through(&self) -> bool {
         // After the grace, a database that is away keeps nobody waiting: leases bring the splits back.
         let given_up = self.signals.abort.is_cancelled() && self.not_before.is_some();
-        self.running.is_empty() && self.round.is_none() && (self.finished.is_empty() || given_up)
+        self.running.is_empty() && self.rounds.is_empty() && (self.finished.is_empty() || given_up)
     }
 
     async fn next_event(&mut self) -> Event {
@@ -138,14 +145,11 @@ impl Dispatcher {
                 Some(joined) => Event::SplitEnded(joined),
                 None => Event::Look,
             },
-            ended = async { match &mut self.round { Some(task) => task.await, None => std::future::pending().await } } => {
-                self.round = None;
-                Event::RoundEnded(ended)
-            },
+            Some(ended) = self.rounds.join_next_with_id(), if !self.rounds.is_empty() => Event::RoundEnded(ended),
             () = self.signals.stop.cancelled(), if !stopping => Event::Stop,
             () = tokio::time::sleep_until(self.grace_ends.unwrap_or(wake)), if stopping && !aborted => Event::GraceOver,
             () = self.signals.look.notified(), if !stopping => Event::Look,
-            () = tokio::time::sleep_until(wake), if self.round.is_none() => {
+            () = tokio::time::sleep_until(wake), if self.rounds.is_empty() => {
                 self.not_before = None;
                 // Until a round says better; also keeps this branch from firing again at once.
                 self.next_look = Instant::now() + self.core.poll;
@@ -201,35 +205,61 @@ impl Dispatcher {
         })
     }
 
-    /// Begins a round if none is under way and there is something to say or to ask. While one is under way
-    /// finished splits gather, so batches grow with the load and a lone split doesn't wait.
+    /// Begins a round if there is something to say or to ask. While one is under way finished splits gather, so batches
+    /// grow with the load and a lone split doesn't wait; when they have grown, a second one goes beside it, so that the
+    /// database is not idle while we take in what it answered.
     fn begin_round(&mut self) {
-        if self.round.is_some() || self.not_before.is_some() {
+        let beside = match self.rounds.len() {
+            0 => 0,
+            1 => ROUND_BESIDE_LEAST,
+            _ => return,
+        };
+        if self.finished.len() < beside || self.not_before.is_some() {
             return;
         }
         let ask = if self.hungry || !self.finished.is_empty() { self.ask() } else { None };
         if ask.is_none() && self.finished.is_empty() {
             return;
         }
-        self.asked = ask.as_ref().map_or(0, |ask| usize::try_from(ask.max()).unwrap_or(0));
         self.hungry = self.hungry && ask.is_none();
         let batch = self.finished.len().min(ROUND_SPLITS_MAX);
-        self.batch = Arc::new(self.finished.drain(..batch).collect());
-        let (core, signals, batch) = (self.core.clone(), self.signals.clone(), self.batch.clone());
+        let batch: Arc<Vec<Finished>> = Arc::new(self.finished.drain(..batch).collect());
+        let flight = Flight { batch: batch.clone(), asked: self.reserve(ask.as_ref()) };
+        let (core, signals) = (self.core.clone(), self.signals.clone());
         let brisk = self.pace.is_brisk(Instant::now());
-        self.round = Some(tokio::spawn(async move { round(&core, &signals, &batch, ask, brisk).await }));
+        let task = self.rounds.spawn(async move { round(&core, &signals, &batch, ask, brisk).await });
+        self.flights.insert(task.id(), flight);
     }
 
-    fn round_ended(&mut self, ended: Result<Result<Round>, JoinError>) {
-        let batch = std::mem::take(&mut self.batch);
-        let answer = ended.unwrap_or_else(|error| {
-            Err(Error::new(ErrorKind::Database, "a round ended early").caused_by(error))
+    /// Keeps room for what is asked for.
+    fn reserve(&mut self, ask: Option<&Ask>) -> Vec<(usize, usize)> {
+        let Some(ask) = ask else { return Vec::new() };
+        let wanted = ask.task_types.iter().zip(&ask.per_type);
+        let lanes = &mut self.lanes;
+        wanted
+            .filter_map(|(task_type, count)| {
+                let at = lanes.iter().position(|lane| lane.task_type == *task_type)?;
+                let count = usize::try_from(*count).unwrap_or(0);
+                lanes[at].reserved += count;
+                Some((at, count))
+            })
+            .collect()
+    }
+
+    fn round_ended(&mut self, ended: Result<(Id, Result<Round>), JoinError>) {
+        let (id, answer) = ended.unwrap_or_else(|error| {
+            let message = "a round ended early";
+            (error.id(), Err(Error::new(ErrorKind::Database, message).caused_by(error)))
         });
+        let Some(Flight { batch, asked }) = self.flights.remove(&id) else { return };
+        for (at, count) in &asked {
+            self.lanes[*at].reserved -= count;
+        }
         match answer {
             Ok(round) => {
                 self.backoff.reset();
                 self.count(&batch, &round);
-                if self.asked > 0 {
+                if !asked.is_empty() {
                     let taken = round.claimed.len();
                     self.pace.took(taken, Instant::now());
                     // Until a claim comes back empty: only then does the database know that we wait, and

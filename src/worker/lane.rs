@@ -19,6 +19,8 @@ pub(super) struct Lane {
     pub(super) handler: Arc<dyn Erased>,
     slots: usize,
     running: usize,
+    /// Room kept for claims under way.
+    pub(super) reserved: usize,
     queued: VecDeque<(Claimed, Held)>,
     /// Mean duration of a split in seconds, once one has run.
     mean: Option<f64>,
@@ -27,7 +29,7 @@ pub(super) struct Lane {
 impl Lane {
     pub(super) fn new(spec: LaneSpec) -> Self {
         let LaneSpec { task_type, slots, handler } = spec;
-        Self { task_type, handler, slots, running: 0, queued: VecDeque::new(), mean: None }
+        Self { task_type, handler, slots, running: 0, reserved: 0, queued: VecDeque::new(), mean: None }
     }
 
     /// How many splits to ask for: the free slots, and as many again ahead when splits are short.
@@ -36,7 +38,7 @@ impl Lane {
             Some(mean) if mean < PREFETCH_BELOW.as_secs_f64() => self.slots,
             _ => 0,
         };
-        (self.slots + ahead).saturating_sub(self.running + self.queued.len())
+        (self.slots + ahead).saturating_sub(self.running + self.reserved + self.queued.len())
     }
 
     pub(super) fn queue(&mut self, split: Claimed, held: Held) {
