@@ -45,6 +45,7 @@ declare
     v_started double precision := extract(epoch from clock_timestamp());
     v_looks boolean := v_positions is null or v_started >= v_look_at;
     v_marks bigint[];
+    v_from bigint[];
     v_behind bigint[];
     v_parts divvy.part[] := '{}';
     v_left int := p_want;
@@ -56,20 +57,26 @@ begin
         v_parts := divvy.pick_stragglers(t, v_marks, v_positions, v_left, p_room);
         foreach p in array v_parts loop
             v_left := v_left - cardinality(p.split_ids);
+            p_room := p_room - p.bytes;
         end loop;
     end if;
-    v_behind := v_positions;   -- what is taken below is leased to nobody yet
+    v_from := case when v_looks then v_positions end;
+    v_behind := v_positions;
     if v_left > 0 then
         foreach p in array divvy.pick_ahead(t, v_positions, v_left, p_room, p_now) loop
             v_positions[divvy.lane_slot(p.lane)] := p.hi_key;
+            -- It went on where others had come: what lies between may have been given back by a claim that was rolled back.
+            v_behind[divvy.lane_slot(p.lane)] := coalesce(p.lo_key - 1, p.hi_key);
             continue when p.split_ids is null;
             v_parts := v_parts || p;
             v_left := v_left - cardinality(p.split_ids);
+            p_room := p_room - p.bytes;
         end loop;
     end if;
-    if v_left > 0 and not v_looks and v_started >= v_may_look_at then
+    -- Up to where it began to take: what is taken is leased to nobody yet.
+    if v_left > 0 and (v_looks or v_started >= v_may_look_at) then
+        v_parts := v_parts || divvy.pick_stragglers(t, coalesce(v_from, divvy.raise_marks(t.name)), v_behind, v_left, p_room);
         v_looks := true;
-        v_parts := v_parts || divvy.pick_stragglers(t, divvy.raise_marks(t.name), v_behind, v_left, p_room);
     end if;
     if v_looks then
         v_may_look_at := v_started + 10 * (extract(epoch from clock_timestamp()) - v_started);
