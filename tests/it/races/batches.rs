@@ -92,9 +92,16 @@ async fn a_batch_waits_for_no_lease_that_somebody_holds() {
     first.run(&format!("select from divvy.lease where token = {held} for update")).await;
     second.run("set lock_timeout = '5 s'").await;
     assert!(second.complete_many(&splits).await.iter().all(|v| v == "ok"));
-    assert_eq!(second.all::<i64>("select token from divvy.lease").await, [held], "the others are gone at once");
+    assert_eq!(
+        second.all::<i64>("select token from divvy.lease").await,
+        [held],
+        "the others are gone at once"
+    );
     first.run("commit").await;
-    assert!(second.complete_many(&splits).await.iter().all(|v| v == "already"), "what is left of it holds nothing");
+    assert!(
+        second.complete_many(&splits).await.iter().all(|v| v == "already"),
+        "what is left of it holds nothing"
+    );
     leftovers_go(&db, &clock, &mut second).await;
 }
 
