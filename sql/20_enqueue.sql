@@ -61,7 +61,8 @@ declare
     v_leased bigint;   -- ready in storage, but running
 begin
     for v_type in select name, max_waiting from divvy.task_type where name = any (p_task_types) and max_waiting is not null loop
-        v_leased := (select count(*) from divvy.leased_split x join divvy.task k on k.id = x.id where k.task_type = v_type.name);
+        v_leased := (select count(*) from divvy.leased_split x join divvy.task k on k.id = x.id
+            where k.task_type = v_type.name and k.state = 'ready' and k.key between x.lo_key and x.hi_key);
         select count(*) into v_waiting from (
             select from divvy.task where task_type = v_type.name and (state in ('ready', 'delayed') or status = 'scheduled')
             limit v_type.max_waiting + v_leased + 1) w;

@@ -53,6 +53,8 @@ declare
     v_seen_at timestamptz;
     v_got record;
 begin
+    -- Who holds a split stands in leases that an old snapshot does not see.
+    perform divvy.need_read_committed('claim');
     perform divvy.check_claim(take.worker, take.task_types, take.max, take.lease, take.per_type);
     select w.command, w.seen_at into v_command, v_seen_at from divvy.worker w where w.id = take.worker;
     if not found then
@@ -85,7 +87,7 @@ $$;
 -- Claims up to max ready splits of the types, in lane order: plan and reduce first, then by priority aged one
 -- step a minute. One lease for all of them. per_type bounds each type, in the order of task_types.
 -- Returns the claimed splits; none for a worker told quiet or terminate.
--- Errors: DV010, DV011 (worker). Locks: the claimed splits (skip locked).
+-- Errors: DV010 (not READ COMMITTED too), DV011 (worker). Locks: the claimed splits (skip locked).
 create or replace function divvy.claim(worker uuid, task_types text[], max int default 1, lease interval default null,
     per_type int[] default null)
 returns table (split_id bigint, task_id bigint, task_type text, phase text, split_no int, split_count int, attempt int, max_attempts int,

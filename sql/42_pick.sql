@@ -70,37 +70,45 @@ declare
     v_started double precision := extract(epoch from clock_timestamp());
     v_behind boolean := v_positions is null or v_started >= v_behind_at;
     v_fresh boolean := v_lanes is null or v_started >= v_lanes_at;
-    v_from bigint[];
     v_marks bigint[];
+    v_began bigint[];           -- what was taken lies above, and is leased to nobody yet
+    v_taken smallint[] := '{}';
     v_parts divvy.part[] := '{}';
-    v_left int := p_want;
     p divvy.part;
 begin
     if v_behind then
         v_marks := divvy.raise_marks(t.name);
         v_positions := coalesce(v_positions, v_marks);
-        v_parts := divvy.pick_stragglers(t, v_marks, v_positions, v_left, p_room);
-        v_left := v_left - divvy.picked(v_parts);
+        foreach p in array divvy.pick_stragglers(t, v_marks, v_positions, p_want, p_room) loop
+            v_parts := v_parts || p;
+            p_want := p_want - cardinality(p.split_ids);
+            p_room := p_room - p.bytes;
+        end loop;
     end if;
-    v_from := v_positions;   -- what is taken from here on is leased to nobody yet
-    loop
-        exit when v_left <= 0;
+    v_began := v_positions;
+    while p_want > 0 and p_room > 0 loop
         if v_fresh then
             v_lanes := divvy.lanes_by_age(t.name, v_positions, p_now);
             v_lanes_at := v_started + 0.02;
         end if;
-        foreach p in array divvy.pick_ahead(t, v_lanes, v_positions, v_left, p_room) loop
+        foreach p in array divvy.pick_ahead(t, v_lanes, v_positions, p_want, p_room) loop
             v_positions[divvy.lane_slot(p.lane)] := p.hi_key;
+            -- It went on where others had come: what lies between may have been given back by a claim that was rolled back.
+            if not (p.lane = any (v_taken)) then
+                v_began[divvy.lane_slot(p.lane)] := coalesce(p.lo_key - 1, p.hi_key);
+            end if;
             continue when p.split_ids is null;
+            v_taken := v_taken || p.lane;
             v_parts := v_parts || p;
-            v_left := v_left - cardinality(p.split_ids);
+            p_want := p_want - cardinality(p.split_ids);
+            p_room := p_room - p.bytes;
         end loop;
         exit when v_fresh;
         v_fresh := true;
     end loop;
-    if v_left > 0 and not v_behind and v_started >= v_may_behind_at then
+    if p_want > 0 and p_room > 0 and (v_behind or v_started >= v_may_behind_at) then
+        v_parts := v_parts || divvy.pick_stragglers(t, coalesce(v_marks, divvy.raise_marks(t.name)), v_began, p_want, p_room);
         v_behind := true;
-        v_parts := v_parts || divvy.pick_stragglers(t, divvy.raise_marks(t.name), v_from, v_left, p_room);
     end if;
     if v_behind then
         v_may_behind_at := v_started + 10 * (extract(epoch from clock_timestamp()) - v_started);
@@ -109,9 +117,6 @@ begin
     perform set_config(v_setting, concat_ws(' ', v_positions, v_behind_at, v_may_behind_at, v_lanes, v_lanes_at), false);
     return v_parts;
 end $$;
-
-create or replace function divvy.picked(p_parts divvy.part[]) returns bigint
-language sql immutable as 'select coalesce(sum(cardinality(p.split_ids)), 0) from unnest(p_parts) p';
 
 -- Where a lane stands in an array of all lanes: 0 to 4, 11 to 14.
 create or replace function divvy.lane_slot(p_lane int) returns int

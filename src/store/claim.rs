@@ -63,7 +63,7 @@ impl Claimed {
         let timeout = self.timeout.as_ref()?;
         // A month has 30 days, as when Postgres compares intervals.
         let days = i64::from(timeout.months) * 30 + i64::from(timeout.days);
-        let total = days.checked_mul(86_400_000_000)?.checked_add(timeout.microseconds)?;
+        let total = days.saturating_mul(86_400_000_000).saturating_add(timeout.microseconds);
         u64::try_from(total).ok().filter(|total| *total > 0).map(Duration::from_micros)
     }
 }

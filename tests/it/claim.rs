@@ -82,7 +82,7 @@ async fn max_bounds_the_whole_claim_and_nought_claims_nothing() {
     fill(&mut hand, "b", 50).await;
     assert!(hand.claim("a,b", 0).await.is_empty());
     assert_eq!(hand.claim("a,b", 70).await.len(), 70);
-    assert_eq!(hand.count("divvy.unit where state = 'running'").await, 70);
+    assert_eq!(hand.count("divvy.split where status = 'running'").await, 70);
     assert_eq!(hand.claim("a,b", 70).await.len(), 30);
 }
 

@@ -1,6 +1,8 @@
 //! How long a worker holds a split, and how it loses it.
 
 mod fence;
+mod light;
+mod written;
 
 use crate::support::clock::Clock;
 use crate::support::db::TestDb;

@@ -5,7 +5,7 @@ mod keys;
 mod restart;
 
 use crate::support::db::TestDb;
-use crate::support::hand::Hand;
+use crate::support::hand::{Claimed, Hand};
 use crate::support::race::{until, until_waiting_for_lock};
 
 /// A pass of the duty; then the mark of the lane of type `x` and priority 2.
@@ -40,13 +40,16 @@ async fn bench() -> (TestDb, Hand, Hand) {
 }
 
 /// Claims until this task comes: a session looks again from the marks now and then.
-async fn claims_at_last(hand: &mut Hand, task: i64) {
+async fn claims_at_last(hand: &mut Hand, task: i64) -> Claimed {
+    let mut found = None;
     until(&format!("task {task} is claimed"), async || {
         let got = hand.claim("x", 10).await;
         assert!(got.iter().all(|s| s.task_id == task), "only {task} is left: {got:?}");
-        !got.is_empty()
+        found = got.into_iter().next();
+        found.is_some()
     })
     .await;
+    found.expect("it was found")
 }
 
 #[tokio::test]
@@ -181,7 +184,10 @@ async fn a_producer_that_stays_open_holds_the_mark_and_its_rows_are_claimed_afte
     assert!(held < key, "mark {held}, key {key}");
     producer.run("commit").await;
     mark(&mut duty).await;
-    claims_at_last(&mut Hand::new(&db).await, task).await;
+    let mut fresh = Hand::new(&db).await;
+    let split = claims_at_last(&mut fresh, task).await;
+    assert_eq!(mark(&mut duty).await, key - 1, "claimed, and maybe given back");
+    assert_eq!(fresh.complete(&split).await, "ok");
     assert_eq!(mark(&mut duty).await, last_key(&mut duty).await, "and now it moves on");
 }
 

@@ -156,7 +156,7 @@ async fn when_the_tolerance_breaks_what_nobody_has_claimed_is_skipped() {
     let splits = hand.claim("sum", 4).await;
     assert_eq!(hand.call("snooze", &splits[3], "'1 hour'").await, "ok");
     end(&mut hand, &splits[..1], 1).await;
-    assert_eq!(hand.count("divvy.share where state = 'ready'").await, 16, "within the tolerance");
+    assert_eq!(hand.count("divvy.split where status = 'ready'").await, 16, "within the tolerance");
     end(&mut hand, &splits[1..2], 1).await;
     assert_eq!(hand.count("divvy.share where state = 'skipped' and reason = 'tolerance'").await, 17);
     assert!(hand.claim("sum", 20).await.is_empty());

@@ -192,7 +192,7 @@ async fn every_call_on_a_split_in_every_state_does_what_the_table_says() {
     let mut wrong = Vec::new();
     for (state, call, expected) in cells(SPLITS) {
         let at = split_in(&mut bench, state).await;
-        let now = |id| format!("select state::text from divvy.share where id = {id}");
+        let now = |id| format!("select status from divvy.split where id = {id}");
         let before = bench.value(&now(at.1)).await.unwrap().unwrap();
         assert_eq!(before, state, "the split to call {call} on");
         let outcome = match call_split(&mut bench, call, at).await {

@@ -65,7 +65,7 @@ pub(super) fn unfold(row: &PgRow, claimed: &mut Vec<Claimed>) -> Result<()> {
             epoch: epochs[at],
             scheduled_for: scheduled_for[at],
             idempotency_key: idempotency_key(task_id, phase, split_no, epochs[at], continuations[at]),
-            timeout: timeouts[at].clone(),
+            timeout: timeouts[at],
         });
     }
     Ok(())

@@ -9,34 +9,34 @@ use std::time::Duration;
 
 /// A split that is delayed, running or ended, and what makes it ready. `%` is the split's id.
 const WAYS: &[(&str, &str, &str)] = &[
-    ("release", "", "select divvy.release(%, (select token from divvy.unit where id = %))"),
-    ("retry", "", "select divvy.fail(%, (select token from divvy.unit where id = %), '{}', true, '0 s')"),
-    ("snooze", "", "select divvy.snooze(%, (select token from divvy.unit where id = %), '0 s')"),
+    ("release", "", "select divvy.release(%, (select token from divvy.split where id = %))"),
+    ("retry", "", "select divvy.fail(%, (select token from divvy.split where id = %), '{}', true, '0 s')"),
+    ("snooze", "", "select divvy.snooze(%, (select token from divvy.split where id = %), '0 s')"),
     ("reclaim", "select divvy.reclaim()", "select divvy.reclaim()"),
     (
         "promote",
-        "select divvy.snooze(%, (select token from divvy.unit where id = %), '25 s')",
+        "select divvy.snooze(%, (select token from divvy.split where id = %), '25 s')",
         "select divvy.promote()",
     ),
     (
         "redrive",
-        "select divvy.fail(%, (select token from divvy.unit where id = %), '{}', false)",
+        "select divvy.fail(%, (select token from divvy.split where id = %), '{}', false)",
         "select divvy.redrive((select coalesce(share_of, id) from divvy.unit where id = %))",
     ),
     (
         "resume",
         "select divvy.pause_task((select coalesce(share_of, id) from divvy.unit where id = %));
-         select divvy.release(%, (select token from divvy.unit where id = %))",
+         select divvy.release(%, (select token from divvy.split where id = %))",
         "select divvy.resume_task((select coalesce(share_of, id) from divvy.unit where id = %))",
     ),
     (
         "reschedule",
-        "select divvy.snooze(%, (select token from divvy.unit where id = %), '1 hour')",
+        "select divvy.snooze(%, (select token from divvy.split where id = %), '1 hour')",
         "select divvy.reschedule((select coalesce(share_of, id) from divvy.unit where id = %), null)",
     ),
     (
         "priority",
-        "select divvy.release(%, (select token from divvy.unit where id = %))",
+        "select divvy.release(%, (select token from divvy.split where id = %))",
         "select divvy.update_task((select coalesce(share_of, id) from divvy.unit where id = %), '{\"priority\": 1}')",
     ),
 ];

@@ -40,7 +40,9 @@ async fn a_prepared_transaction_holds_the_mark_over_a_restart_of_the_server() {
     hand.run("commit prepared 'late'").await;
     mark(&mut duty).await;
     let mut fresh = connect().await;
-    assert_eq!(fresh.claim_one("x").await.task_id, task);
+    let split = fresh.claim_one("x").await;
+    assert_eq!(split.task_id, task);
+    assert_eq!(fresh.complete(&split).await, "ok");
     assert_eq!(mark(&mut duty).await, last_key(&mut duty).await, "and now it moves on");
     assert!(embedded::stop(&root, true).await.unwrap());
     drop(second);
@@ -54,12 +56,12 @@ async fn restored() -> (TestDb, Hand, Hand, Vec<i64>) {
     traffic(&mut hand, &mut duty).await;
     hand.run("insert into divvy.task (task_type) select 'x' from generate_series(1, 3)").await;
     let running = hand.claim_one("x").await;
-    let waiting = hand.all("select id from divvy.task where state = 'ready' order by id").await;
+    let waiting = hand.all("select id from divvy.split where status = 'ready' order by id").await;
     assert_eq!(waiting.len(), 2);
     hand.run(&format!(
         "select setval('divvy.key', 1), setval('divvy.id', 1), setval('divvy.token', 1);
          update divvy.lane set mark = mark + 1000000;
-         update divvy.low_water set server_start = server_start - interval '1 s';
+         update divvy.low_water set server_start = server_start - interval '1 s', home = 'elsewhere';
          select {}",
         running.split_id
     ))
@@ -79,7 +81,7 @@ async fn a_new_start_of_the_server_believes_no_mark() {
 async fn a_new_start_of_the_server_puts_the_sequences_behind_everything_there_is() {
     let (db, mut hand, mut duty, waiting) = restored().await;
     let highest: i64 = hand.get("select max(key) from divvy.task where state = 'ready'").await;
-    let held: i64 = hand.get("select token from divvy.task where state = 'running'").await;
+    let held: i64 = hand.get("select token from divvy.split where status = 'running'").await;
     mark(&mut duty).await;
     let task = hand.insert("(task_type) values ('x')").await;
     assert!(task > *waiting.last().unwrap(), "ids don't collide");
@@ -94,6 +96,7 @@ async fn a_new_start_of_the_server_puts_the_sequences_behind_everything_there_is
 async fn after_a_new_start_of_the_server_no_token_of_an_earlier_attempt_comes_again() {
     let (db, mut hand, mut duty, _) = restored().await;
     // All that is left of this claim is the attempt it cost.
+    hand.run("select divvy.write_down(array(select id from divvy.split where status = 'running'))").await;
     hand.run("update divvy.lease set token = token + 100, split_ids = '{}'; update divvy.task set token = token + 100 where state = 'running'")
         .await;
     let split = hand.get::<i64>("select id from divvy.task where state = 'running'").await;

@@ -1,9 +1,11 @@
 //! Batches against batches, heartbeats and skips: whoever comes second waits, nobody deadlocks.
 
+use crate::support::clock::Clock;
 use crate::support::db::TestDb;
 use crate::support::hand::{Claimed, Hand};
 use crate::support::race::until_waiting_for_lock;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Barrier;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -66,33 +68,47 @@ async fn a_batch_locks_its_splits_in_the_order_of_their_ids() {
     assert!(waiting.await.unwrap().iter().all(|v| v == "ok"));
 }
 
+/// What a lease that somebody held keeps of ended splits: nothing of it runs, and the lease goes by itself.
+async fn leftovers_go(db: &TestDb, clock: &Clock, hand: &mut Hand) {
+    assert_eq!(hand.count("divvy.split where status = 'running'").await, 0);
+    clock.advance(Duration::from_secs(3)).await;
+    Hand::new(db).await.run("select divvy.write_down_old()").await;
+    assert_eq!(hand.count("divvy.lease").await, 0);
+}
+
 #[tokio::test]
-async fn a_batch_over_many_leases_locks_them_in_the_order_of_heartbeats() {
+async fn a_batch_waits_for_no_lease_that_somebody_holds() {
     let db = TestDb::new().await;
-    let (mut first, mut second, mut third) =
-        (Hand::new(&db).await, Hand::new(&db).await, Hand::new(&db).await);
+    let clock = Clock::stop(&db).await;
+    let (mut first, mut second) = (Hand::new(&db).await, Hand::new(&db).await);
     first.declare("x", "{}").await;
     first.run("insert into divvy.task (task_type) select 'x' from generate_series(1, 40)").await;
     let mut splits = Vec::new();
     for _ in 0..40 {
         splits.push(first.claim_one("x").await);
     }
-    splits.reverse();
-    let lowest = splits.last().unwrap().token;
+    let held = splits[7].token;
     first.run("begin").await;
-    first.run(&format!("select from divvy.lease where token = {lowest} for update")).await;
-    let pid = second.pid;
-    let waiting = tokio::spawn(async move { second.complete_many(&splits).await });
-    until_waiting_for_lock(db.pool(), pid).await;
-    let free: Vec<i64> = third.all("select token from divvy.lease for update skip locked").await;
-    assert_eq!(free.len(), 39, "the batch waits for the lowest lease and holds none above");
+    first.run(&format!("select from divvy.lease where token = {held} for update")).await;
+    second.run("set lock_timeout = '5 s'").await;
+    assert!(second.complete_many(&splits).await.iter().all(|v| v == "ok"));
+    assert_eq!(
+        second.all::<i64>("select token from divvy.lease").await,
+        [held],
+        "the others are gone at once"
+    );
     first.run("commit").await;
-    assert!(waiting.await.unwrap().iter().all(|v| v == "ok"));
+    assert!(
+        second.complete_many(&splits).await.iter().all(|v| v == "already"),
+        "what is left of it holds nothing"
+    );
+    leftovers_go(&db, &clock, &mut second).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn heartbeats_and_batches_of_the_same_leases_never_deadlock() {
     let db = TestDb::new().await;
+    let clock = Clock::stop(&db).await;
     let mut hand = Hand::new(&db).await;
     hand.declare("x", "{}").await;
     hand.run("insert into divvy.task (task_type) select 'x' from generate_series(1, 1000)").await;
@@ -127,7 +143,8 @@ async fn heartbeats_and_batches_of_the_same_leases_never_deadlock() {
         assert!(verdicts.iter().all(|v| v == "ok"));
     }
     beats.await.unwrap();
-    assert_eq!(hand.count("divvy.lease").await, 0);
+    // A batch does not wait for the leases that a heartbeat holds.
+    leftovers_go(&db, &clock, &mut hand).await;
 }
 
 /// The batch has locked a split of the task when it wants the task itself, for the splits that another one adds.

@@ -102,7 +102,7 @@ async fn a_lost_lease_rolls_the_handlers_writes_back() {
     let task = enqueue(&db, NewTask::new("act", json!({}))).await;
     wrote.acquire().await.unwrap().forget();
     let (split, token): (divvy::id::SplitId, divvy::id::Token) =
-        sqlx::query_as("select id, token from divvy.task where id = $1")
+        sqlx::query_as("select id, token from divvy.split where id = $1")
             .bind(task)
             .fetch_one(db.pool())
             .await
