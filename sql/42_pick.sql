@@ -70,20 +70,21 @@ declare
     v_started double precision := extract(epoch from clock_timestamp());
     v_behind boolean := v_positions is null or v_started >= v_behind_at;
     v_fresh boolean := v_lanes is null or v_started >= v_lanes_at;
-    v_marks bigint[];
+    v_looked bigint[];          -- so far it has looked already
     v_began bigint[];           -- what was taken lies above, and is leased to nobody yet
     v_taken smallint[] := '{}';
     v_parts divvy.part[] := '{}';
     p divvy.part;
 begin
     if v_behind then
-        v_marks := divvy.raise_marks(t.name);
-        v_positions := coalesce(v_positions, v_marks);
-        foreach p in array divvy.pick_stragglers(t, v_marks, v_positions, p_want, p_room) loop
+        v_looked := divvy.raise_marks(t.name);
+        v_positions := coalesce(v_positions, v_looked);
+        foreach p in array divvy.pick_stragglers(t, v_looked, v_positions, p_want, p_room) loop
             v_parts := v_parts || p;
             p_want := p_want - cardinality(p.split_ids);
             p_room := p_room - p.bytes;
         end loop;
+        v_looked := v_positions;
     end if;
     v_began := v_positions;
     while p_want > 0 and p_room > 0 loop
@@ -107,7 +108,7 @@ begin
         v_fresh := true;
     end loop;
     if p_want > 0 and p_room > 0 and (v_behind or v_started >= v_may_behind_at) then
-        v_parts := v_parts || divvy.pick_stragglers(t, coalesce(v_marks, divvy.raise_marks(t.name)), v_began, p_want, p_room);
+        v_parts := v_parts || divvy.pick_stragglers(t, coalesce(v_looked, divvy.raise_marks(t.name)), v_began, p_want, p_room);
         v_behind := true;
     end if;
     if v_behind then
