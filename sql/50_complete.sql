@@ -157,7 +157,7 @@ declare
     v_ids bigint[];      -- ascending
     v_at int[];          -- where their results are, from 0
     v_places tid[];
-    v_count bigint;
+    v_done bigint[];
     v_tasks bigint[];
     l divvy.lease;
 begin
@@ -170,33 +170,35 @@ begin
             from divvy.named(l, p_ids, p_tokens) h;
         end if;
         if l.lane < 10 then
-            update divvy.task k set state = 'succeeded', status = 'succeeded', attempt = k.attempt + 1, crashes = 0, finished_at = p_now,
-                error = null, token = l.token, worker = l.worker, started_at = l.claimed_at, paused_until = null,
-                result = case when p_results is not null then nullif(p_results -> v_at[width_bucket(k.id, v_ids)], 'null') end,
-                dedupe_held = k.dedupe_key is null or k.dedupe_until is not null
-            where k.ctid = any (v_places) and k.id = v_ids[width_bucket(k.id, v_ids)]
-                and k.state = 'ready' and k.key between l.lo_key and l.hi_key and k.phase = 'execute'
-                and k.cancel_requested_at is null and k."then" is null and k.schedule_id is null
-                and not exists (select from divvy.task_type t where t.name = l.task_type and t."then" is not null);
+            with done as (
+                update divvy.task k set state = 'succeeded', status = 'succeeded', attempt = k.attempt + 1, crashes = 0, finished_at = p_now,
+                    error = null, token = l.token, worker = l.worker, started_at = l.claimed_at, paused_until = null,
+                    result = case when p_results is not null then nullif(p_results -> v_at[width_bucket(k.id, v_ids)], 'null') end,
+                    dedupe_held = k.dedupe_key is null or k.dedupe_until is not null
+                where k.ctid = any (v_places) and k.id = v_ids[width_bucket(k.id, v_ids)]
+                    and k.state = 'ready' and k.key between l.lo_key and l.hi_key and k.phase = 'execute'
+                    and k.cancel_requested_at is null and k."then" is null and k.schedule_id is null
+                    and not exists (select from divvy.task_type t where t.name = l.task_type and t."then" is not null)
+                returning k.id
+            )
+            select coalesce(array_agg(id), '{}') into v_done from done;
         else
-            update divvy.share s set state = 'succeeded', attempt = s.attempt + 1, crashes = 0, finished_at = p_now,
-                error = null, token = l.token, worker = l.worker, started_at = l.claimed_at,
-                result = case when p_results is not null then nullif(p_results -> v_at[width_bucket(s.id, v_ids)], 'null') end
-            where s.ctid = any (v_places) and s.id = v_ids[width_bucket(s.id, v_ids)]
-                and s.state = 'ready' and s.key between l.lo_key and l.hi_key;
-        end if;
-        get diagnostics v_count = row_count;
-        if v_count < cardinality(v_ids) then
-            v_ids := array(select u.id from divvy.unit u where u.id = any (v_ids) and u.state = 'succeeded' and u.token = l.token
-                and u.finished_at = p_now);
-            perform divvy.write_down(p_ids);
-        end if;
-        if l.lane > 10 then
-            v_tasks := array(select distinct s.share_of from divvy.share s where s.id = any (v_ids));
+            with done as (
+                update divvy.share s set state = 'succeeded', attempt = s.attempt + 1, crashes = 0, finished_at = p_now,
+                    error = null, token = l.token, worker = l.worker, started_at = l.claimed_at,
+                    result = case when p_results is not null then nullif(p_results -> v_at[width_bucket(s.id, v_ids)], 'null') end
+                where s.ctid = any (v_places) and s.id = v_ids[width_bucket(s.id, v_ids)]
+                    and s.state = 'ready' and s.key between l.lo_key and l.hi_key
+                returning s.id, s.share_of
+            )
+            select coalesce(array_agg(id), '{}'), array_agg(distinct share_of) into v_done, v_tasks from done;
             perform divvy.look_at(v_tasks);
         end if;
-        v_all := v_all || v_ids;
-        perform divvy.shrink_lease(l, v_ids);
+        if cardinality(v_done) < cardinality(v_ids) then
+            perform divvy.write_down(v_ids);
+        end if;
+        v_all := v_all || v_done;
+        perform divvy.shrink_lease(l, v_done);
     end loop;
     return v_all;
 end $$;

