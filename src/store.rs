@@ -12,6 +12,7 @@ pub mod doctor;
 pub mod duty;
 pub mod enqueue;
 pub mod lead;
+pub mod line;
 pub mod listen;
 pub mod listing;
 pub mod lock;

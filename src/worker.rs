@@ -25,6 +25,7 @@ pub use builder::Builder;
 pub use sql_host::{RoleAccess, SqlHost};
 
 use crate::handler::Erased;
+use crate::store::line::Line;
 use crate::store::state::Command;
 use crate::store::worker::{PROTOCOL, Registration, protocol, register};
 use crate::store::{Store, listen, sqlstate};
@@ -128,6 +129,8 @@ struct Core {
     registration: Registration,
     work: PgPool,
     control: Store,
+    /// Claims, and completions beside a claim.
+    lines: [Line; 2],
     pulse: Store,
     lease: Option<Duration>,
     grace: Duration,

@@ -2,6 +2,7 @@
 
 use super::{Core, LaneSpec, Worker, meta};
 use crate::handler::{Erased, Handler, erase};
+use crate::store::line::Line;
 use crate::store::worker::Registration;
 use crate::store::{Store, pool};
 use crate::{Error, ErrorKind, Result};
@@ -18,7 +19,7 @@ const NAME_CHARS_MAX: usize = 100;
 const LEASE_LEAST: Duration = Duration::from_secs(1);
 const LEASE_MOST: Duration = Duration::from_secs(24 * 60 * 60);
 const POLL_LEAST: Duration = Duration::from_millis(10);
-const CONTROL_CONNECTIONS: u32 = 4;
+const CONTROL_CONNECTIONS: u32 = 2;
 
 /// A worker being put together. [`Builder::build`] tells all faults at once.
 #[must_use]
@@ -118,7 +119,7 @@ impl Builder {
         self
     }
 
-    /// How many connections the protocol uses beside the pool. Default 4, and two more for heartbeats and
+    /// How many connections the protocol uses beside the pool. Default 2; two more are for claims and completions, two for heartbeats and
     /// listening.
     pub fn control_connections(mut self, connections: u32) -> Self {
         self.control_connections = connections;
@@ -157,6 +158,7 @@ impl Builder {
             task_types,
             registration,
             control: Store::new(pool::beside(&self.pool, self.control_connections)),
+            lines: [0, 1].map(|_| Line::new(pool::beside(&self.pool, 2))),
             pulse: Store::new(pool::beside(&self.pool, 1)),
             work: self.pool,
             lease: self.lease,

@@ -64,8 +64,7 @@ pub(super) async fn round(
         round.wait = Some(BRISK_LOOK);
     } else if ask.is_some() && round.claimed.is_empty() {
         let types = core.task_types.clone();
-        round.wait = core
-            .control
+        round.wait = core.lines[0]
             .bounded(CALL_WITHIN, move |c| Box::pin(async move { next_wait(c, &types).await }))
             .await?;
         signals.ticked.store(true, Ordering::Relaxed);
@@ -75,16 +74,16 @@ pub(super) async fn round(
 
 async fn exchange(core: &Arc<Core>, batch: &[Finished], ask: Option<&Ask>) -> Result<Exchange> {
     let (batch, ask) = (batch.to_vec(), ask.cloned());
-    core.control
-        .bounded(CALL_WITHIN, move |c| {
-            Box::pin(async move {
-                match ask {
-                    Some(ask) => claim::exchange(c, &batch, &ask).await,
-                    None => Ok(Exchange { completed: complete_many(c, &batch).await?, claimed: Vec::new() }),
-                }
-            })
+    let line = &core.lines[usize::from(ask.is_none())];
+    line.bounded(CALL_WITHIN, move |c| {
+        Box::pin(async move {
+            match ask {
+                Some(ask) => claim::exchange(c, &batch, &ask).await,
+                None => Ok(Exchange { completed: complete_many(c, &batch).await?, claimed: Vec::new() }),
+            }
         })
-        .await
+    })
+    .await
 }
 
 /// One of the batch has a result that can't be stored: the others must not suffer for it.
