@@ -139,10 +139,7 @@ begin
         -- Plain tasks and shares of one priority have half each while both wait.
         v_want := case when v_lane > 0 and (v_lane + 10) % 20 = any (p_lanes[i + 1:]) then floor(p_want / 2.0 + random())::int else p_want end;
         continue when v_want <= 0;
-        v_position := p_positions[divvy.lane_slot(v_lane)];
-        -- Others may be further: what they hold is no more for us.
-        v_position := greatest(v_position, (select l.hi_key from divvy.lease l
-            where l.task_type = t.name and l.lane = v_lane and not l.written and l.hi_key > v_position order by l.hi_key desc limit 1));
+        v_position := divvy.frontier(t.name, v_lane, p_positions[divvy.lane_slot(v_lane)]);
         p := divvy.pick_lane(t, v_lane, v_position, 9223372036854775807, v_want, p_room, false);
         if p.split_ids is null then
             p.lane := v_lane;
@@ -155,6 +152,14 @@ begin
         v_parts := v_parts || p;
     end loop;
     return v_parts;
+end $$;
+
+-- How far any session has come in a lane: what others hold is no more for us.
+create or replace function divvy.frontier(p_type text, p_lane smallint, p_position bigint) returns bigint
+language plpgsql stable as $$
+begin
+    return greatest(p_position, (select l.hi_key from divvy.lease l
+        where l.task_type = p_type and l.lane = p_lane and not l.written and l.hi_key > p_position order by l.hi_key desc limit 1));
 end $$;
 
 -- What became visible, or ready, behind the positions: late commits, claims that were rolled back.
@@ -187,15 +192,17 @@ declare
     v_ranks double precision[] := '{}';
     v_due timestamptz;
     v_lane smallint;
+    v_position bigint;
 begin
     foreach v_lane in array '{0,1,2,3,4,11,12,13,14}'::smallint[] loop
+        v_position := divvy.frontier(p_type, v_lane, p_positions[divvy.lane_slot(v_lane)]);
         if v_lane < 10 then
             select k.due_at into v_due from divvy.task k
-            where k.task_type = p_type and k.lane = v_lane and k.claim_key > p_positions[divvy.lane_slot(v_lane)] and k.state = 'ready'
+            where k.task_type = p_type and k.lane = v_lane and k.claim_key > v_position and k.state = 'ready'
             order by k.claim_key limit 1;
         else
             select s.due_at into v_due from divvy.share s
-            where s.task_type = p_type and s.lane = v_lane and s.claim_key > p_positions[divvy.lane_slot(v_lane)] and s.state = 'ready'
+            where s.task_type = p_type and s.lane = v_lane and s.claim_key > v_position and s.state = 'ready'
             order by s.claim_key limit 1;
         end if;
         if found then
