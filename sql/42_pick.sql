@@ -14,6 +14,8 @@ declare
     v_types int := cardinality(p_task_types);
     v_first int := floor(random() * v_types)::int;
     v_at int;
+    v_locked boolean := false;
+    v_found divvy.part[];
 begin
     for i in 0 .. v_types - 1 loop
         exit when v_left <= 0 or v_room <= 0;
@@ -21,7 +23,17 @@ begin
         continue when p_per_type[v_at] <= 0;
         select * into t from divvy.task_type x where x.name = p_task_types[v_at] and (x.paused_until is null or x.paused_until <= p_now);
         continue when not found;
-        foreach p in array divvy.pick_type(t, least(v_left, p_per_type[v_at]), v_room, p_now) loop
+        if t.limited then
+            continue when exists (select from unnest(v_parts) x where x.task_type = t.name);   -- named twice
+            if not v_locked then
+                perform divvy.lock_limited(p_task_types);
+                v_locked := true;
+            end if;
+            v_found := divvy.pick_limited(t.name, least(v_left, p_per_type[v_at]), v_room, p_now);
+        else
+            v_found := divvy.pick_type(t, least(v_left, p_per_type[v_at]), v_room, p_now);
+        end if;
+        foreach p in array v_found loop
             v_parts := v_parts || p;
             v_left := v_left - cardinality(p.split_ids);
             v_room := v_room - p.bytes;
@@ -97,14 +109,13 @@ begin
     for i in 1 .. cardinality(v_lanes) loop
         exit when p_want <= 0 or p_room <= 0;
         v_lane := v_lanes[i];
-        -- Plain tasks and shares of one priority have half each while both wait.
-        v_want := case when v_lane > 0 and (v_lane + 10) % 20 = any (v_lanes[i + 1:]) then floor(p_want / 2.0 + random())::int else p_want end;
+        v_want := divvy.share_of_lane(v_lanes, i, p_want);
         continue when v_want <= 0;
         v_position := p_positions[divvy.lane_slot(v_lane)];
         -- Others may be further: what they hold is no more for us.
         v_position := greatest(v_position, (select l.hi_key from divvy.lease l
             where l.task_type = t.name and l.lane = v_lane and not l.written and l.hi_key > v_position order by l.hi_key desc limit 1));
-        p := divvy.pick_lane(t, v_lane, v_position, 9223372036854775807, v_want, p_room, false);
+        p := divvy.pick_lane(t, v_lane, v_position, 9223372036854775807, v_want, p_room, false, null);
         if p.split_ids is null then
             p.lane := v_lane;
             p.hi_key := v_position;
@@ -118,6 +129,14 @@ begin
     return v_parts;
 end $$;
 
+-- How much a claim takes of the lane at a place in the order of lanes: plain tasks and shares of one priority have half each
+-- while both wait.
+create or replace function divvy.share_of_lane(p_lanes smallint[], p_place int, p_want int) returns int
+language sql volatile parallel safe as $$
+    select case when p_lanes[p_place] > 0 and (p_lanes[p_place] + 10) % 20 = any (p_lanes[p_place + 1:])
+        then floor(p_want / 2.0 + random())::int else p_want end
+$$;
+
 -- What became visible, or ready, behind the positions: late commits, claims that were rolled back.
 create or replace function divvy.pick_stragglers(t divvy.task_type, p_marks bigint[], p_positions bigint[], p_want int, p_room bigint) returns divvy.part[]
 language plpgsql as $$
@@ -130,7 +149,7 @@ begin
         exit when p_want <= 0 or p_room <= 0;
         continue when p_positions[divvy.lane_slot(v_lane)] <= p_marks[divvy.lane_slot(v_lane)];
         p := divvy.pick_lane(t, v_lane, p_marks[divvy.lane_slot(v_lane)], p_positions[divvy.lane_slot(v_lane)],
-            least(p_want, divvy.limit_of('stragglers')::int), p_room, true);
+            least(p_want, divvy.limit_of('stragglers')::int), p_room, true, null);
         continue when p.split_ids is null;
         v_parts := v_parts || p;
         p_want := p_want - cardinality(p.split_ids);
@@ -172,15 +191,16 @@ end $$;
 
 -- Takes up to p_want ready splits of a lane with p_from < key <= p_to, leased to nobody, and no more bytes than p_room (an
 -- empty answer has room for any split). What others hold is looked up beforehand where much of it is expected, and always
--- afterwards: a claim that was committed between our snapshot and our locks shows only then.
-create or replace function divvy.pick_lane(t divvy.task_type, p_lane smallint, p_from bigint, p_to bigint, p_want int, p_room bigint, p_known boolean)
+-- afterwards: a claim that was committed between our snapshot and our locks shows only then. With p_keys, only these.
+create or replace function divvy.pick_lane(t divvy.task_type, p_lane smallint, p_from bigint, p_to bigint, p_want int, p_room bigint, p_known boolean,
+    p_keys bigint[])
 returns divvy.part language plpgsql as $$
 declare
     p divvy.part;
 begin
     loop
-        p := case when p_lane < 10 then divvy.pick_tasks(t, p_lane, p_from, p_to, p_want, p_room, p_known)
-            else divvy.pick_shares(t, p_lane, p_from, p_to, p_want, p_room, p_known) end;
+        p := case when p_lane < 10 then divvy.pick_tasks(t, p_lane, p_from, p_to, p_want, p_room, p_known, p_keys)
+            else divvy.pick_shares(t, p_lane, p_from, p_to, p_want, p_room, p_known, p_keys) end;
         exit when p.split_ids is null or not exists (select from divvy.lease l
             where l.task_type = t.name and l.lane = p_lane and not l.written and l.hi_key >= p.lo_key and l.lo_key <= p.hi_key
                 and l.split_ids && p.split_ids);
@@ -197,7 +217,8 @@ language sql stable parallel safe as $$
 $$;
 
 -- Tasks that are splits themselves: plan, reduce, plain.
-create or replace function divvy.pick_tasks(t divvy.task_type, p_lane smallint, p_from bigint, p_to bigint, p_want int, p_room bigint, p_known boolean)
+create or replace function divvy.pick_tasks(t divvy.task_type, p_lane smallint, p_from bigint, p_to bigint, p_want int, p_room bigint, p_known boolean,
+    p_keys bigint[])
 returns divvy.part language plpgsql as $$
 declare
     p divvy.part;
@@ -215,6 +236,7 @@ begin
                 divvy.answer_bytes(k.payload) + divvy.answer_bytes(k.checkpoint) + divvy.answer_bytes(k.headers) as bytes
             from divvy.task k
             where k.task_type = t.name and k.lane = p_lane and k.claim_key > p_from and k.claim_key <= p_to and k.state = 'ready'
+                and (p_keys is null or k.claim_key = any (p_keys))
                 and not (p_known and exists (select from divvy.lease l
                     where l.task_type = t.name and l.lane = p_lane and not l.written and l.hi_key >= k.claim_key and l.lo_key <= k.claim_key
                         and k.id = any (l.split_ids)))
@@ -225,7 +247,8 @@ begin
 end $$;
 
 -- Shares of divided tasks, each with its task's payload and headers.
-create or replace function divvy.pick_shares(t divvy.task_type, p_lane smallint, p_from bigint, p_to bigint, p_want int, p_room bigint, p_known boolean)
+create or replace function divvy.pick_shares(t divvy.task_type, p_lane smallint, p_from bigint, p_to bigint, p_want int, p_room bigint, p_known boolean,
+    p_keys bigint[])
 returns divvy.part language plpgsql as $$
 declare
     p divvy.part;
@@ -244,6 +267,7 @@ begin
                 x.timeout, divvy.answer_bytes(x.payload) + divvy.answer_bytes(x.checkpoint) as bytes
             from divvy.share x
             where x.task_type = t.name and x.lane = p_lane and x.claim_key > p_from and x.claim_key <= p_to and x.state = 'ready'
+                and (p_keys is null or x.claim_key = any (p_keys))
                 and not (p_known and exists (select from divvy.lease l
                     where l.task_type = t.name and l.lane = p_lane and not l.written and l.hi_key >= x.claim_key and l.lo_key <= x.claim_key
                         and x.id = any (l.split_ids)))

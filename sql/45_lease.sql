@@ -10,17 +10,27 @@ declare
     v_token bigint := nextval('divvy.token');
     v_length interval;
     v_timeout interval;
+    v_limited text[];   -- types with limits: their leases are counted
+    v_ids bigint[];
+    v_labels text[];
     p divvy.part;
 begin
-    select coalesce(p_lease, max(t.lease)), max(x.timeout) into v_length, v_timeout
+    select coalesce(p_lease, max(t.lease)), max(x.timeout), array_agg(t.name) filter (where t.limited) into v_length, v_timeout, v_limited
     from unnest(p_parts) q join divvy.task_type t on t.name = q.task_type, lateral (select max(o) as timeout from unnest(q.timeouts) o) x;
     foreach p in array p_parts loop
         p.token := v_token;
         p.lease_until := p_now + least(v_length, v_timeout);
-        insert into divvy.lease (token, worker, length, claimed_at, lease_until, deadline_at, split_ids, task_type, lane, lo_key, hi_key, written)
-        values (v_token, p_worker, v_length, p_now, p.lease_until, p_now + v_timeout, p.split_ids, p.task_type, p.lane, p.lo_key, p.hi_key, p.lane = 0)
+        if v_limited is not null then
+            select x.label_ids, x.labels into v_ids, v_labels
+            from divvy.labels_of(case when p.task_type = any (v_limited) then p.task_type end, p.lane, p.split_ids) x;
+        end if;
+        insert into divvy.lease (token, worker, length, claimed_at, lease_until, deadline_at, split_ids, task_type, lane, lo_key, hi_key, written,
+            limited, label_ids, labels)
+        values (v_token, p_worker, v_length, p_now, p.lease_until, p_now + v_timeout, p.split_ids, p.task_type, p.lane, p.lo_key, p.hi_key, p.lane = 0,
+            coalesce(p.task_type = any (v_limited), false), v_ids, v_labels)
         on conflict on constraint lease_pkey do update set split_ids = lease.split_ids || excluded.split_ids,
-            lo_key = least(lease.lo_key, excluded.lo_key), hi_key = greatest(lease.hi_key, excluded.hi_key);
+            lo_key = least(lease.lo_key, excluded.lo_key), hi_key = greatest(lease.hi_key, excluded.hi_key),
+            label_ids = lease.label_ids || excluded.label_ids, labels = lease.labels || excluded.labels;
         if p.lane = 0 then
             update divvy.task k set state = 'running', token = v_token, worker = p_worker, started_at = p_now, reason = null
             where k.id = any (p.split_ids);
@@ -92,6 +102,9 @@ begin
         delete from divvy.lease x
         where x.token = l.token and x.task_type = l.task_type and x.lane = l.lane
             and not exists (select from divvy.unit u where u.id = any (l.split_ids) and divvy.holds(u, l.token));
+        if found and l.labels is not null then
+            perform divvy.note_freed(l, null);
+        end if;
         v_done := v_done + 1;
     end loop;
     return v_done;
@@ -104,8 +117,13 @@ language plpgsql as $$
 declare
     l divvy.lease;
     v_rest bigint[];
+    v_seen int := 0;
 begin
     for l in select * from divvy.lease x where x.token = any (p_tokens) order by x.token, x.task_type, x.lane for update skip locked loop
+        v_seen := v_seen + 1;
+        if l.labels is not null then
+            perform divvy.note_freed(l, p_done);
+        end if;
         if l.split_ids = p_done then
             v_rest := '{}';
         else
@@ -117,6 +135,9 @@ begin
             update divvy.lease x set split_ids = v_rest where x.token = l.token and x.task_type = l.task_type and x.lane = l.lane;
         end if;
     end loop;
+    if v_seen < cardinality(p_tokens) then
+        perform divvy.note_freed(x, p_done) from divvy.lease x where x.token = any (p_tokens) and x.labels is not null;
+    end if;
 end $$;
 
 -- Says that the worker lives, renews exactly the leases of the given tokens, and hears orders: a row for each
