@@ -59,7 +59,8 @@ create or replace function divvy.choose(t divvy.task_type, p_lane smallint, p_fr
     p_taken bigint[], p_picked text[], p_last text, out p divvy.part, out go_on bigint, out last_group text)
 language plpgsql as $$
 declare
-    v_window int := least(2000, greatest(100, 10 * p_want));
+    -- Turns need a view of what waits; for a limit it's enough to go on where too little fits.
+    v_window int := least(2000, case when t.fair_by_group then greatest(100, 10 * p_want) else greatest(20, p_want + p_want / 4) end);
     v_looks constant int := 20;
     v_held_max constant int := 2000;
     v_held int := 0;
@@ -81,6 +82,7 @@ begin
         last_group := d.last_group;
         p_from := c.keys[cardinality(c.keys)];
         exit when p.split_ids is not null or cardinality(c.keys) < v_window or v_held >= v_held_max;
+        v_window := least(2000, 2 * v_window);
     end loop;
     go_on := coalesce(go_on, p_from);
 end $$;
@@ -106,41 +108,65 @@ begin
 end $$;
 
 -- Of candidates in the order of their keys: the keys to take, ascending; the ids that are over the limit of their task or
--- group; the first key that is neither. The splits of a task are all of its group, so tasks are counted first. With
--- fair_by_group the groups take turns, and begin after the one that was served last; no group is a group, too.
+-- group; the first key that is neither; the group that is served last. The splits of a task are all of its group, so tasks
+-- are counted first.
 create or replace function divvy.decide(t divvy.task_type, p_keys bigint[], p_ids bigint[], p_groups text[], p_tasks bigint[], p_tokens bigint[],
     p_picked text[], p_want int, p_last text, out chosen bigint[], out beyond bigint[], out first_left bigint, out last_group text)
-language plpgsql set enable_hashjoin = on as $$
+language plpgsql as $$
+declare
+    v_fits boolean[] := array_fill(true, array[cardinality(p_keys)]);
 begin
-    with candidate as materialized (
-        select c.key, c.id, c.grp, case when t.max_running_per_group is not null then 'g:' || c.grp end as by_group,
-            case when t.max_running_per_task is not null then 't:' || c.task end as by_task
-        from unnest(p_keys, p_ids, p_groups, p_tasks) as c (key, id, grp, task)
-    ), busy as materialized (
-        select b.label, sum(b.n) as n from (
-            select r.label, r.n from divvy.running_in(t.name, p_tokens, array(
-                select c.by_group from candidate c where c.by_group is not null union select c.by_task from candidate c where c.by_task is not null)) r
-            union all
-            select x, 1 from unnest(p_picked) x) b
-        group by b.label
-    ), of_task as (
-        select c.*, c.by_task is null
-            or coalesce(b.n, 0) + row_number() over (partition by c.by_task order by c.key) <= t.max_running_per_task as task_fits
-        from candidate c left join busy b on b.label = c.by_task
-    ), of_group as (
-        select c.*, c.task_fits and (c.by_group is null
-            or coalesce(b.n, 0) + row_number() over (partition by c.by_group, c.task_fits order by c.key) <= t.max_running_per_group) as fits
-        from of_task c left join busy b on b.label = c.by_group
-    ), turn as (
-        select c.key, c.id, c.grp, c.fits, case when t.fair_by_group
-            then row_number() over (partition by c.grp, c.fits order by c.key) else 1 end as turn from of_group c
-    ), ranked as materialized (
-        select u.*, row_number() over (partition by u.fits order by u.turn, t.fair_by_group and coalesce(u.grp, '') <= p_last,
-            case when t.fair_by_group then coalesce(u.grp, '') end, u.key) as place from turn u
-    )
-    select array(select r.key from ranked r where r.fits and r.place <= p_want order by r.key),
-        array(select r.id from ranked r where not r.fits order by r.id),
-        (select min(r.key) from ranked r where r.fits and r.place > p_want),
-        (select coalesce(r.grp, '') from ranked r where r.fits and r.place <= p_want order by r.place desc limit 1)
-    into chosen, beyond, first_left, last_group;
+    beyond := '{}';
+    if t.max_running_per_task is not null and p_tasks is not null then
+        v_fits := divvy.within(t.name, array(select 't:' || x from unnest(p_tasks) x), v_fits, t.max_running_per_task, p_tokens, p_picked);
+    end if;
+    if t.max_running_per_group is not null then
+        v_fits := divvy.within(t.name, array(select 'g:' || x from unnest(p_groups) x), v_fits, t.max_running_per_group, p_tokens, p_picked);
+    end if;
+    if false = any (v_fits) then
+        select array_agg(c.id) filter (where not c.fits), array_agg(c.key) filter (where c.fits), array_agg(c.grp) filter (where c.fits)
+        into beyond, p_keys, p_groups from unnest(p_ids, p_keys, p_groups, v_fits) as c (id, key, grp, fits);
+    end if;
+    if t.fair_by_group and cardinality(p_keys) > p_want then
+        select x.chosen, x.first_left, x.last_group into chosen, first_left, last_group from divvy.in_turn(p_keys, p_groups, p_want, p_last) x;
+    else
+        chosen := coalesce(p_keys[:p_want], '{}');
+        first_left := p_keys[p_want + 1];
+        last_group := p_last;
+    end if;
 end $$;
+
+-- Which of the candidates, in their order, stay within a limit on their label; those without one do. p_fits: the ones in question.
+create or replace function divvy.within(p_type text, p_labels text[], p_fits boolean[], p_limit int, p_tokens bigint[], p_picked text[]) returns boolean[]
+language plpgsql set enable_hashjoin = on as $$
+declare
+    v_busy text[];
+    v_counts bigint[];
+begin
+    select array_agg(b.label), array_agg(b.n) into v_busy, v_counts from (
+        select a.label, sum(a.n)::bigint as n from (
+            select r.label, r.n from divvy.running_in(p_type, p_tokens, array(select distinct x from unnest(p_labels) x where x is not null)) r
+            union all
+            select x, 1 from unnest(p_picked) x) a
+        group by a.label) b;
+    return array(
+        select c.fits and (c.label is null
+            or coalesce(b.n, 0) + row_number() over (partition by c.label collate "C", c.fits order by c.n) <= p_limit)
+        from unnest(p_labels, p_fits) with ordinality as c (label, fits, n) left join unnest(v_busy, v_counts) as b (label, n) on b.label = c.label
+        order by c.n);
+end $$;
+
+-- Groups take turns, and begin after the one that was served last; no group is a group, too.
+create or replace function divvy.in_turn(p_keys bigint[], p_groups text[], p_want int, p_last text,
+    out chosen bigint[], out first_left bigint, out last_group text)
+language sql as $$
+    with turn as (
+        select c.key, coalesce(c.grp, '') collate "C" as grp, row_number() over (partition by coalesce(c.grp, '') collate "C" order by c.n) as turn
+        from unnest(p_keys, p_groups) with ordinality as c (key, grp, n)
+    ), ranked as materialized (
+        select u.key, u.grp, row_number() over (order by u.turn, u.grp <= p_last, u.grp) as place from turn u
+    )
+    select array(select r.key from ranked r where r.place <= p_want order by r.key),
+        (select min(r.key) from ranked r where r.place > p_want),
+        (select r.grp from ranked r where r.place = p_want)
+$$;

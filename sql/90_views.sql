@@ -90,7 +90,7 @@ select n.name as task_type, t.name is not null as declared, t.plan, t.reduce, t.
         + case when f.name is null then 0 else r.ready - h.leased end as delayed,
     h.running,
     (select count(*) from divvy.task k where k.task_type = n.name and k.starts_at is not null) as scheduled,
-    case when f.name is null then divvy.clock() - r.oldest end as oldest_ready,
+    case when f.name is null and r.ready > h.leased then divvy.clock() - r.oldest end as oldest_ready,
     (select count(*) from divvy.worker w where n.name = any (w.task_types) and w.seen_at > divvy.clock() - interval '1 min') as workers,
     -- Of the delayed ones, those that a limit holds back: of a group or a task, or of the whole type.
     (select count(*) from divvy.unit u where u.task_type = n.name and u.waits_until = 'infinity' and u.reason = 'limit')
