@@ -2,15 +2,15 @@
 
 mod part;
 
+use crate::Result;
 use crate::id::{SplitId, TaskId, Token};
 use crate::store::complete::Finished;
 use crate::store::state::{Completed, Phase};
 use crate::store::{interval, seconds};
-use crate::Result;
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
-use sqlx::{PgExecutor, Row};
 use sqlx::postgres::types::PgInterval;
+use sqlx::{PgExecutor, Row};
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
@@ -124,11 +124,7 @@ pub struct Exchange {
 ///
 /// # Errors
 /// As [`claim`] and [`crate::store::complete::complete_many`]; neither half has happened then.
-pub async fn exchange(
-    executor: impl PgExecutor<'_>,
-    finished: &[Finished],
-    ask: &Ask,
-) -> Result<Exchange> {
+pub async fn exchange(executor: impl PgExecutor<'_>, finished: &[Finished], ask: &Ask) -> Result<Exchange> {
     let (splits, tokens, results) = crate::store::complete::columns(finished);
     let rows = sqlx::query("select verdicts, (part).* from divvy.exchange($1, $2, $3, $4, $5, $6, $7, $8)")
         .bind(ask.worker)

@@ -19,6 +19,7 @@ mod journey;
 mod layers;
 mod leader;
 mod lease;
+mod limits;
 mod low_water;
 mod migrate;
 mod operate;

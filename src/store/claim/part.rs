@@ -37,7 +37,8 @@ pub(super) fn unfold(row: &PgRow, claimed: &mut Vec<Claimed>) -> Result<()> {
     let mut checkpoints = documents(row, "checkpoints")?;
     let mut headers = documents(row, "headers")?;
     let count = splits.len();
-    let lengths = [tasks.len(), phases.len(), split_nos.len(), split_counts.len(), attempts.len(), max_attempts.len()];
+    let lengths =
+        [tasks.len(), phases.len(), split_nos.len(), split_counts.len(), attempts.len(), max_attempts.len()];
     let more = [epochs.len(), continuations.len(), scheduled_for.len(), timeouts.len()];
     if lengths.iter().chain(&more).any(|length| *length != count) {
         let message = format!("divvy.exchange answered {count} splits with columns of other lengths");

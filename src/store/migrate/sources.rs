@@ -22,7 +22,8 @@ macro_rules! sources {
 }
 
 /// The tables' history, in order; up only, never edited after a release.
-pub const MIGRATIONS: &[Source] = sources!["migrations/0001_tables.sql", "migrations/0002_light_claims.sql", "migrations/0003_limits.sql"];
+pub const MIGRATIONS: &[Source] =
+    sources!["migrations/0001_tables.sql", "migrations/0002_light_claims.sql", "migrations/0003_limits.sql"];
 
 /// The rules: functions and views, in the order in which they are applied.
 pub const RULES: &[Source] = sources![
