@@ -32,6 +32,7 @@ create table divvy.freed (
     task_type text collate "C" not null,
     id bigint not null default nextval('divvy.key'),
     labels text[] not null,
+    ended boolean not null default true,         -- false: nothing has, but the sweep asks to look
     primary key (task_type, id)
 );
 

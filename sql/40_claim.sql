@@ -147,7 +147,7 @@ begin
         select * into t from divvy.task_type x where x.name = v_type;
         if coalesce(t.paused_until > v_now, false) then
             null;
-        elsif divvy.has_ready(v_type) or (t.limited and exists (select from divvy.freed f where f.task_type = v_type)) then
+        elsif divvy.has_ready(v_type) or (t.limited and exists (select from divvy.freed f where f.task_type = v_type and f.ended)) then
             v_free_at := case when t.limited then divvy.free_at(t, v_now) else v_now end;
             if v_free_at <= v_now then
                 return interval '0';

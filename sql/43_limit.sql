@@ -385,5 +385,5 @@ begin
         v_labels := v_labels || ('t:' || v_task);
     end loop;
     perform set_config(v_setting, jsonb_build_array(coalesce(v_group, ''), coalesce(v_task, 0))::text, false);
-    insert into divvy.freed (task_type, labels) select t.name, v_labels where v_labels <> '{}';
+    insert into divvy.freed (task_type, labels, ended) select t.name, v_labels, false where v_labels <> '{}';
 end $$;

@@ -105,6 +105,7 @@ async fn a_note_that_was_lost_costs_time_and_no_split() {
     assert!(q.claim_up_to("a", 9).await.is_empty());
     q.tick().await;
     q.work("a").await;
+    assert!(q.claim_up_to("a", 9).await.is_empty());
     assert_eq!(q.one::<i64>("select count(*) from divvy.freed").await, 0);
 }
 
