@@ -34,7 +34,12 @@ begin
     if num_nonnulls(t.max_running_per_task, t.max_running_per_group) > 0 then
         perform divvy.release_freed(t, v_live.tokens, p_now);
     end if;
-    p_want := least(p_want, divvy.free_slots(t, v_live.tokens, v_live.splits, p_want), divvy.rate_room(t, p_now));
+    if t.max_running - v_live.splits < p_want then
+        p_want := least(p_want, divvy.free_slots(t, v_live.tokens, v_live.splits, p_want));
+    end if;
+    if t.rate is not null then
+        p_want := least(p_want, divvy.rate_room(t, p_now));
+    end if;
     if p_want <= 0 then
         return '{}';
     end if;

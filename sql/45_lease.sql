@@ -10,19 +10,22 @@ declare
     v_token bigint := nextval('divvy.token');
     v_length interval;
     v_timeout interval;
-    v_limited text[];   -- types with limits: their leases are counted
+    v_limited text[];    -- types with limits: their leases are counted,
+    v_labelled text[];   -- and of these by group or task
     v_ids bigint[];
     v_labels text[];
     p divvy.part;
 begin
-    select coalesce(p_lease, max(t.lease)), max(x.timeout), array_agg(t.name) filter (where t.limited) into v_length, v_timeout, v_limited
+    select coalesce(p_lease, max(t.lease)), max(x.timeout), array_agg(t.name) filter (where t.limited),
+        array_agg(t.name) filter (where t.max_running_per_group is not null or t.max_running_per_task is not null)
+    into v_length, v_timeout, v_limited, v_labelled
     from unnest(p_parts) q join divvy.task_type t on t.name = q.task_type, lateral (select max(o) as timeout from unnest(q.timeouts) o) x;
     foreach p in array p_parts loop
         p.token := v_token;
         p.lease_until := p_now + least(v_length, v_timeout);
-        if v_limited is not null then
+        if v_labelled is not null then
             select x.label_ids, x.labels into v_ids, v_labels
-            from divvy.labels_of(case when p.task_type = any (v_limited) then p.task_type end, p.lane, p.split_ids) x;
+            from divvy.labels_of(case when p.task_type = any (v_labelled) then p.task_type end, p.lane, p.split_ids) x;
         end if;
         insert into divvy.lease (token, worker, length, claimed_at, lease_until, deadline_at, split_ids, task_type, lane, lo_key, hi_key, written,
             limited, label_ids, labels)
