@@ -7,43 +7,42 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare
     v_what text := format('type %s', left(put_task_type.name, 120));
-    v_before jsonb;
+    v_before divvy.task_type;
     t divvy.task_type;
 begin
     perform divvy.check_name(put_task_type.name, 'type');
     perform divvy.check_type_options(options, v_what);
     insert into divvy.task_type (name) values (put_task_type.name) on conflict do nothing;
     select * into t from divvy.task_type k where k.name = put_task_type.name for update;
-    v_before := to_jsonb(t);
+    v_before := t;
     t := divvy.type_with(t, options, v_what);
     perform divvy.check_policy(v_what, t.max_attempts, t.timeout, t.max_failed, t.max_failed_percent, t.reduce_on, t."then");
     perform divvy.check_type(t, v_what);
     update divvy.task_type k set (handler, plan, reduce, max_attempts, backoff, timeout, lease, max_waiting, dedupe_window, max_failed,
-            max_failed_percent, reduce_on, retention_succeeded, retention_others, "then", declared_by, updated_at)
+            max_failed_percent, reduce_on, retention_succeeded, retention_others, "then", max_running, max_running_per_task, max_running_per_group,
+            rate, fair_by_group, declared_by, updated_at)
         = (t.handler, t.plan, t.reduce, t.max_attempts, t.backoff, t.timeout, t.lease, t.max_waiting, t.dedupe_window, t.max_failed,
-            t.max_failed_percent, t.reduce_on, t.retention_succeeded, t.retention_others, t."then", 'put_task_type', divvy.clock())
+            t.max_failed_percent, t.reduce_on, t.retention_succeeded, t.retention_others, t."then", t.max_running, t.max_running_per_task,
+            t.max_running_per_group, t.rate, t.fair_by_group, 'put_task_type', divvy.clock())
     where k.name = t.name;
+    perform divvy.limits_changed(v_before, t);
     if t.handler ? 'sql' then
         perform divvy.admit_sql_role(t.handler #>> '{sql,role}');
     end if;
     perform divvy.add_lanes(t.name);
-    perform divvy.record('put_task_type', 'type', t.name, null, v_before, options);
+    perform divvy.record('put_task_type', 'type', t.name, null, to_jsonb(v_before), options);
     perform divvy.start_scheduled(t.name, 1000);
 end $$;
 
--- Refuses what no type has. The cluster-wide limits come with a later version, and say so.
+-- Refuses what no type has.
 create or replace function divvy.check_type_options(p_options jsonb, p_what text) returns void
 language plpgsql as $$
-declare
-    v_later text;
 begin
     perform divvy.check_keys(p_options, array['handler', 'plan', 'reduce', 'max_attempts', 'backoff', 'timeout', 'lease', 'max_running',
         'max_running_per_task', 'max_running_per_group', 'rate', 'fair_by_group', 'max_waiting', 'dedupe_window', 'max_failed',
         'max_failed_percent', 'reduce_on', 'retention', 'then'], p_what);
-    select k into v_later from unnest(array['max_running', 'max_running_per_task', 'max_running_per_group', 'rate', 'fair_by_group']) k
-    where jsonb_typeof(p_options -> k) <> 'null' limit 1;
-    if v_later is not null then
-        perform divvy.bad_option(p_what, format('%s is not in this version yet', v_later));
+    if jsonb_typeof(p_options -> 'rate') <> 'null' then
+        perform divvy.check_keys(p_options -> 'rate', array['count', 'per', 'burst'], p_what || ': rate');
     end if;
     if jsonb_typeof(p_options -> 'retention') <> 'null' then
         perform divvy.check_keys(p_options -> 'retention', array['succeeded', 'others'], p_what || ': retention');
@@ -59,7 +58,7 @@ language plpgsql as $$
 declare
     d divvy.task_type;
     v_sql jsonb := p_options #> '{handler,sql}';
-    v_flat jsonb := p_options - array['retention', 'backoff', 'max_running', 'max_running_per_task', 'max_running_per_group', 'rate', 'fair_by_group'];
+    v_flat jsonb := p_options - array['retention', 'backoff'];
 begin
     d := divvy.type_defaults();
     if p_options ? 'retention' then
@@ -68,6 +67,9 @@ begin
     if p_options ? 'backoff' then
         v_flat := v_flat || jsonb_build_object('backoff', case when jsonb_typeof(p_options -> 'backoff') = 'object'
             then d.backoff || jsonb_strip_nulls(p_options -> 'backoff') else d.backoff end);
+    end if;
+    if jsonb_typeof(p_options -> 'rate') = 'object' then
+        v_flat := v_flat || jsonb_build_object('rate', divvy.rate_from(p_options -> 'rate', p_what));
     end if;
     if v_sql is not null then
         v_flat := v_flat || jsonb_build_object('plan', v_sql ? 'split', 'reduce', v_sql ? 'reduce',
@@ -88,7 +90,8 @@ create or replace function divvy.type_defaults() returns divvy.task_type
 language sql immutable parallel safe as $$
     select jsonb_populate_record(null::divvy.task_type, '{"handler": {"worker": true}, "plan": false, "reduce": false, "max_attempts": 20,
         "backoff": {"kind": "exponential", "base": 5, "factor": 2, "max": 3600, "jitter": 0.2}, "timeout": "15 min", "lease": "30 s",
-        "dedupe_window": "open", "reduce_on": "tolerated", "retention_succeeded": "3 days", "retention_others": "30 days"}')
+        "dedupe_window": "open", "reduce_on": "tolerated", "retention_succeeded": "3 days", "retention_others": "30 days",
+        "fair_by_group": false}')
 $$;
 
 create or replace function divvy.check_type(t divvy.task_type, p_what text) returns void
@@ -112,8 +115,49 @@ begin
         end;
         perform divvy.check_interval(v_window, 'dedupe_window', p_what);
     end if;
+    perform divvy.check_running(t, p_what);
     perform divvy.check_backoff(t.backoff, p_what);
     perform divvy.check_handler(t.handler, p_what);
+end $$;
+
+create or replace function divvy.check_running(t divvy.task_type, p_what text) returns void
+language plpgsql as $$
+declare
+    v_limit record;
+begin
+    select * into v_limit from (values ('max_running', t.max_running), ('max_running_per_task', t.max_running_per_task),
+        ('max_running_per_group', t.max_running_per_group)) x (name, value) where x.value < 1 limit 1;
+    if found then
+        perform divvy.bad_option(p_what, format('%s is %s; it must be positive, or null for no limit', v_limit.name, v_limit.value));
+    end if;
+end $$;
+
+-- A rate as it is kept: per in seconds, and a burst. DV010 for what is none.
+create or replace function divvy.rate_from(p_rate jsonb, p_what text) returns jsonb
+language plpgsql as $$
+declare
+    v_count int;
+    v_burst int;
+    v_per double precision;
+begin
+    begin
+        v_count := p_rate ->> 'count';
+        v_burst := coalesce((p_rate ->> 'burst')::int, v_count);
+        v_per := divvy.seconds(p_rate -> 'per');
+    exception when data_exception then
+        perform divvy.bad_option(p_what, format('rate: %s', sqlerrm));
+    end;
+    if v_count is null or v_count < 1 then
+        perform divvy.bad_option(p_what, format('rate.count is %s; it must be positive', coalesce(v_count::text, 'null')));
+    end if;
+    if v_per is null or v_per not between 0.1 and extract(epoch from interval '31 days') then
+        perform divvy.bad_option(p_what, format('rate.per is %s; it must be seconds or an interval, 0.1 s to 31 days',
+            coalesce(p_rate ->> 'per', 'null')));
+    end if;
+    if v_burst not between 1 and v_count then
+        perform divvy.bad_option(p_what, format('rate.burst is %s; it must be 1 to rate.count, which is %s', v_burst, v_count));
+    end if;
+    return jsonb_build_object('count', v_count, 'per', v_per, 'burst', v_burst);
 end $$;
 
 create or replace function divvy.check_backoff(p_backoff jsonb, p_what text) returns void
@@ -198,6 +242,8 @@ begin
     end if;
     delete from divvy.task_type k where k.name = drop_task_type.name;
     delete from divvy.lane l where l.task_type = drop_task_type.name;
+    delete from divvy.freed f where f.task_type = drop_task_type.name;
+    delete from divvy.rate_use u where u.task_type = drop_task_type.name;
     perform divvy.record('drop_task_type', 'type', drop_task_type.name, null, null, null);
 end $$;
 

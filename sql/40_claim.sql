@@ -75,7 +75,7 @@ begin
     if v_got.parts = '{}' then
         return '{}';
     end if;
-    return divvy.lend(v_got.parts, take.worker, coalesce(take.lease, v_got.length), v_got.timeout, v_now);
+    return divvy.lend(v_got.parts, take.worker, coalesce(take.lease, v_got.length), v_got.timeout, v_got.limited, v_now);
 end $$;
 
 -- The same over retries and reclaims; new after each continuation and redrive.
@@ -141,21 +141,29 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
     v_now timestamptz := divvy.clock();
+    t divvy.task_type;
+    v_free_at timestamptz;
     v_longest constant interval := '1 s';   -- so the small tick keeps its rhythm when nobody leads
     v_type text;
     v_due timestamptz;
 begin
     perform divvy.small_tick(v_now);
     foreach v_type in array next_wait.task_types loop
-        if divvy.has_ready(v_type)
-            and not exists (select from divvy.task_type t where t.name = v_type and t.paused_until > v_now) then
-            return interval '0';
+        select * into t from divvy.task_type x where x.name = v_type;
+        if coalesce(t.paused_until > v_now, false) then
+            null;
+        elsif divvy.has_ready(v_type) or (t.limited and exists (select from divvy.freed f where f.task_type = v_type and f.ended)) then
+            v_free_at := case when t.limited then divvy.free_at(t, v_now) else v_now end;
+            if v_free_at <= v_now then
+                return interval '0';
+            end if;
+            v_due := least(v_due, v_free_at);
         end if;
         -- It looks again within a second and says so again: producers that wake pay, so not for long after it became busy.
         insert into divvy.type_wake as w (task_type, idle_until) values (v_type, v_now + interval '1.5 s')
         on conflict (task_type) do update set idle_until = excluded.idle_until where w.idle_until < v_now + interval '1 s';
     end loop;
-    select least((select min(u.waits_until) from divvy.unit u),
+    select least(v_due, (select min(u.waits_until) from divvy.unit u where u.waits_until < 'infinity'),
         (select min(s.next_fire_at) from divvy.schedule s where s.status = 'active')) into v_due;
     return greatest(interval '10 ms', least(v_longest, v_due - v_now));
 end $$;
@@ -190,5 +198,6 @@ end $$;
 -- Advisory locks, by name. The leader's is a session lock, on a connection of its own.
 create or replace function divvy.lock_of(p_name text) returns bigint
 language sql immutable parallel safe as $$
-    select case p_name when 'leader' then 490531200001 when 'low water' then 490531200003 when 'prune' then 490531200005 end
+    select case p_name when 'leader' then 490531200001 when 'low water' then 490531200003 when 'prune' then 490531200005
+        when 'limit' then 490531207 end   -- of a pair, with a type's no: whoever claims of a type with limits
 $$;

@@ -5,7 +5,7 @@
 -- their longest timeout. Types take turns at being first, so that none starves another. Of many types a session looks first
 -- at those in which it found work the last time; at all, where that was too little, but with at most half of its time.
 create or replace function divvy.pick(p_task_types text[], p_max int, p_per_type int[], p_now timestamptz,
-    out parts divvy.part[], out length interval, out timeout interval)
+    out parts divvy.part[], out length interval, out timeout interval, out limited boolean)
 language plpgsql as $$
 declare
     t divvy.task_type;
@@ -14,13 +14,15 @@ declare
     v_room bigint := divvy.limit_of('claim answer');
     v_types int := cardinality(p_task_types);
     v_first int := floor(random() * v_types)::int;
-    v_busy int[];               -- short names of types with work
+    v_busy int[];               -- places of types with work
     v_found int[] := '{}';
     v_all_at double precision;
     v_started double precision := extract(epoch from clock_timestamp());
     v_at int;
+    v_got divvy.part[];
 begin
     parts := '{}';
+    limited := false;
     if v_types > 3 then
         v_busy := string_to_array(nullif(current_setting('divvy.busy_types', true), ''), ' ')::int[];
         v_all_at := nullif(current_setting('divvy.all_types_at', true), '');
@@ -34,7 +36,17 @@ begin
             continue when p_per_type[v_at] <= 0 or (v_all = 0 and not (v_at = any (v_busy)));
             select * into t from divvy.task_type x where x.name = p_task_types[v_at] and (x.paused_until is null or x.paused_until <= p_now);
             continue when not found;
-            foreach p in array divvy.pick_type(t, least(v_left, p_per_type[v_at]), v_room, p_now) loop
+            if t.limited then
+                continue when exists (select from unnest(parts) x where x.task_type = t.name);   -- named twice
+                if not limited then
+                    perform divvy.lock_limited(p_task_types);
+                    limited := true;
+                end if;
+                v_got := divvy.pick_limited(t.name, least(v_left, p_per_type[v_at]), v_room, p_now);
+            else
+                v_got := divvy.pick_type(t, least(v_left, p_per_type[v_at]), v_room, p_now);
+            end if;
+            foreach p in array v_got loop
                 parts := parts || p;
                 v_left := v_left - cardinality(p.split_ids);
                 v_room := v_room - p.bytes;
@@ -136,11 +148,10 @@ begin
     for i in 1 .. cardinality(p_lanes) loop
         exit when p_want <= 0 or p_room <= 0;
         v_lane := p_lanes[i];
-        -- Plain tasks and shares of one priority have half each while both wait.
-        v_want := case when v_lane > 0 and (v_lane + 10) % 20 = any (p_lanes[i + 1:]) then floor(p_want / 2.0 + random())::int else p_want end;
+        v_want := divvy.share_of_lane(p_lanes, i, p_want);
         continue when v_want <= 0;
         v_position := divvy.frontier(t.name, v_lane, p_positions[divvy.lane_slot(v_lane)]);
-        p := divvy.pick_lane(t, v_lane, v_position, 9223372036854775807, v_want, p_room, false);
+        p := divvy.pick_lane(t, v_lane, v_position, 9223372036854775807, v_want, p_room, false, null);
         if p.split_ids is null then
             p.lane := v_lane;
             p.hi_key := v_position;
@@ -162,6 +173,14 @@ begin
         where l.task_type = p_type and l.lane = p_lane and not l.written and l.hi_key > p_position order by l.hi_key desc limit 1));
 end $$;
 
+-- How much a claim takes of the lane at a place in the order of lanes: plain tasks and shares of one priority have half each
+-- while both wait.
+create or replace function divvy.share_of_lane(p_lanes smallint[], p_place int, p_want int) returns int
+language sql volatile parallel safe as $$
+    select case when p_lanes[p_place] > 0 and (p_lanes[p_place] + 10) % 20 = any (p_lanes[p_place + 1:])
+        then floor(p_want / 2.0 + random())::int else p_want end
+$$;
+
 -- What became visible, or ready, behind the positions: late commits, claims that were rolled back.
 create or replace function divvy.pick_stragglers(t divvy.task_type, p_marks bigint[], p_positions bigint[], p_want int, p_room bigint) returns divvy.part[]
 language plpgsql as $$
@@ -174,7 +193,7 @@ begin
         exit when p_want <= 0 or p_room <= 0;
         continue when p_positions[divvy.lane_slot(v_lane)] <= p_marks[divvy.lane_slot(v_lane)];
         p := divvy.pick_lane(t, v_lane, p_marks[divvy.lane_slot(v_lane)], p_positions[divvy.lane_slot(v_lane)],
-            least(p_want, divvy.limit_of('stragglers')::int), p_room, true);
+            least(p_want, divvy.limit_of('stragglers')::int), p_room, true, null);
         continue when p.split_ids is null;
         v_parts := v_parts || p;
         p_want := p_want - cardinality(p.split_ids);
@@ -218,15 +237,16 @@ end $$;
 
 -- Takes up to p_want ready splits of a lane with p_from < key <= p_to, leased to nobody, and no more bytes than p_room (an
 -- empty answer has room for any split). What others hold is looked up beforehand where much of it is expected, and always
--- afterwards: a claim that was committed between our snapshot and our locks shows only then.
-create or replace function divvy.pick_lane(t divvy.task_type, p_lane smallint, p_from bigint, p_to bigint, p_want int, p_room bigint, p_known boolean)
+-- afterwards: a claim that was committed between our snapshot and our locks shows only then. With p_keys, only these.
+create or replace function divvy.pick_lane(t divvy.task_type, p_lane smallint, p_from bigint, p_to bigint, p_want int, p_room bigint, p_known boolean,
+    p_keys bigint[])
 returns divvy.part language plpgsql as $$
 declare
     p divvy.part;
 begin
     loop
-        p := case when p_lane < 10 then divvy.pick_tasks(t, p_lane, p_from, p_to, p_want, p_room, p_known)
-            else divvy.pick_shares(t, p_lane, p_from, p_to, p_want, p_room, p_known) end;
+        p := case when p_lane < 10 then divvy.pick_tasks(t, p_lane, p_from, p_to, p_want, p_room, p_known, p_keys)
+            else divvy.pick_shares(t, p_lane, p_from, p_to, p_want, p_room, p_known, p_keys) end;
         exit when p.split_ids is null or not exists (select from divvy.lease l
             where l.task_type = t.name and l.lane = p_lane and not l.written and l.hi_key >= p.lo_key and l.lo_key <= p.hi_key
                 and l.split_ids && p.split_ids);
@@ -243,7 +263,8 @@ language sql stable parallel safe as $$
 $$;
 
 -- Tasks that are splits themselves: plan, reduce, plain.
-create or replace function divvy.pick_tasks(t divvy.task_type, p_lane smallint, p_from bigint, p_to bigint, p_want int, p_room bigint, p_known boolean)
+create or replace function divvy.pick_tasks(t divvy.task_type, p_lane smallint, p_from bigint, p_to bigint, p_want int, p_room bigint, p_known boolean,
+    p_keys bigint[])
 returns divvy.part language plpgsql as $$
 declare
     p divvy.part;
@@ -261,6 +282,7 @@ begin
                 divvy.answer_bytes(k.payload) + divvy.answer_bytes(k.checkpoint) + divvy.answer_bytes(k.headers) as bytes
             from divvy.task k
             where k.task_type = t.name and k.lane = p_lane and k.claim_key > p_from and k.claim_key <= p_to and k.state = 'ready'
+                and (p_keys is null or k.claim_key = any (p_keys))
                 and not (p_known and exists (select from divvy.lease l
                     where l.task_type = t.name and l.lane = p_lane and not l.written and l.hi_key >= k.claim_key and l.lo_key <= k.claim_key
                         and k.id = any (l.split_ids)))
@@ -271,7 +293,8 @@ begin
 end $$;
 
 -- Shares of divided tasks, each with its task's payload and headers.
-create or replace function divvy.pick_shares(t divvy.task_type, p_lane smallint, p_from bigint, p_to bigint, p_want int, p_room bigint, p_known boolean)
+create or replace function divvy.pick_shares(t divvy.task_type, p_lane smallint, p_from bigint, p_to bigint, p_want int, p_room bigint, p_known boolean,
+    p_keys bigint[])
 returns divvy.part language plpgsql as $$
 declare
     p divvy.part;
@@ -290,6 +313,7 @@ begin
                 x.timeout, divvy.answer_bytes(x.payload) + divvy.answer_bytes(x.checkpoint) as bytes
             from divvy.share x
             where x.task_type = t.name and x.lane = p_lane and x.claim_key > p_from and x.claim_key <= p_to and x.state = 'ready'
+                and (p_keys is null or x.claim_key = any (p_keys))
                 and not (p_known and exists (select from divvy.lease l
                     where l.task_type = t.name and l.lane = p_lane and not l.written and l.hi_key >= x.claim_key and l.lo_key <= x.claim_key
                         and x.id = any (l.split_ids)))

@@ -5,21 +5,38 @@
 
 -- Makes parts into one lease, with its length and the longest timeout in it. Plan and reduce are written down at once: their
 -- ends write more of their task anyway.
-create or replace function divvy.lend(p_parts divvy.part[], p_worker uuid, p_length interval, p_timeout interval, p_now timestamptz) returns divvy.part[]
+create or replace function divvy.lend(p_parts divvy.part[], p_worker uuid, p_length interval, p_timeout interval, p_limited boolean,
+    p_now timestamptz) returns divvy.part[]
 language plpgsql as $$
 declare
     v_token bigint := nextval('divvy.token');
+    v_limited text[];    -- types with limits: their leases are counted,
+    v_labelled text[];   -- and of these by group or task
+    v_ids bigint[];
+    v_labels text[];
     p divvy.part;
 begin
+    if p_limited then
+        select array_agg(t.name), array_agg(t.name) filter (where t.max_running_per_group is not null or t.max_running_per_task is not null)
+        into v_limited, v_labelled
+        from divvy.task_type t where t.limited and t.name = any (array(select q.task_type from unnest(p_parts) q));
+    end if;
     for i in 1 .. cardinality(p_parts) loop
         p := p_parts[i];
         p.token := v_token;
         p.lease_until := p_now + least(p_length, p_timeout);
         p_parts[i] := p;
-        insert into divvy.lease (token, worker, length, claimed_at, lease_until, deadline_at, split_ids, places, task_type, lane, lo_key, hi_key, written)
-        values (v_token, p_worker, p_length, p_now, p.lease_until, p_now + p_timeout, p.split_ids, p.places, p.task_type, p.lane, p.lo_key, p.hi_key, p.lane = 0)
+        if v_labelled is not null then
+            select x.label_ids, x.labels into v_ids, v_labels
+            from divvy.labels_of(case when p.task_type = any (v_labelled) then p.task_type end, p.lane, p.split_ids) x;
+        end if;
+        insert into divvy.lease (token, worker, length, claimed_at, lease_until, deadline_at, split_ids, places, task_type, lane, lo_key, hi_key, written,
+            limited, label_ids, labels)
+        values (v_token, p_worker, p_length, p_now, p.lease_until, p_now + p_timeout, p.split_ids, p.places, p.task_type, p.lane, p.lo_key, p.hi_key,
+            p.lane = 0, coalesce(p.task_type = any (v_limited), false), v_ids, v_labels)
         on conflict on constraint lease_pkey do update set split_ids = lease.split_ids || excluded.split_ids,
-            places = lease.places || excluded.places, lo_key = least(lease.lo_key, excluded.lo_key), hi_key = greatest(lease.hi_key, excluded.hi_key);
+            places = lease.places || excluded.places, lo_key = least(lease.lo_key, excluded.lo_key), hi_key = greatest(lease.hi_key, excluded.hi_key),
+            label_ids = lease.label_ids || excluded.label_ids, labels = lease.labels || excluded.labels;
         if p.lane = 0 then
             update divvy.task k set state = 'running', token = v_token, worker = p_worker, started_at = p_now, reason = null
             where k.id = any (p.split_ids);
@@ -91,6 +108,9 @@ begin
         delete from divvy.lease x
         where x.token = l.token and x.task_type = l.task_type and x.lane = l.lane
             and not exists (select from divvy.unit u where u.id = any (l.split_ids) and divvy.holds(u, l.token));
+        if found and l.labels is not null then
+            perform divvy.note_freed(l, null);
+        end if;
         v_done := v_done + 1;
     end loop;
     return v_done;
@@ -115,6 +135,9 @@ declare
     v_rest bigint[];
     v_places tid[];
 begin
+    if l.labels is not null then
+        perform divvy.note_freed(l, p_done);
+    end if;
     if l.split_ids = p_done then
         delete from divvy.lease x where x.ctid = any (array(select y.ctid from divvy.lease y
             where y.token = l.token and y.task_type = l.task_type and y.lane = l.lane for update skip locked));

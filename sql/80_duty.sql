@@ -10,7 +10,6 @@ begin
         ('fire', divvy.fire_due(max)),
         ('promote', divvy.promote(max)),
         ('reclaim', divvy.reclaim(max)),
-        ('write_down', divvy.write_down_old(max)),
         ('reduce_check', divvy.settle(max)),
         ('low_water', divvy.advance_low_water()),
         ('prune', divvy.prune(max));
@@ -47,7 +46,7 @@ begin
     for v_paused in select p.id, p.paused_until from divvy.task p where p.paused_until > v_now order by p.paused_until limit max loop
         perform divvy.hold_if_paused(v_paused.id, v_paused.paused_until);
     end loop;
-    return v_count;
+    return v_count + divvy.review_limits(max, v_now);
 end $$;
 
 -- The declared types of which a scheduled task is due: a walk from type to type, not over the tasks of each.
@@ -78,6 +77,7 @@ begin
     if v_resumed is null then
         return 0;
     end if;
+    perform divvy.write_down_old(max);
     for l in select * from divvy.lease x
         where x.lease_until <= v_now and (v_resumed + x.length <= v_now or x.deadline_at <= v_now - x.length)
         order by x.token limit reclaim.max for update skip locked
@@ -123,6 +123,9 @@ begin
     end loop;
     delete from divvy.lease x where x.token = l.token and x.task_type = l.task_type and x.lane = l.lane
         and not exists (select from divvy.unit y where y.id = any (l.split_ids) and divvy.holds(y, l.token));
+    if l.labels is not null then
+        perform divvy.note_freed(l, null);
+    end if;
     return v_taken;
 end $$;
 
@@ -314,6 +317,8 @@ begin
         and not exists (select from divvy.lease l where l.worker = w.id);
     delete from divvy.event e where e.id in (select x.id from divvy.event x where x.at < v_now - interval '90 days' order by x.id limit prune.max);
     delete from divvy.schedule_fire f where f.at < v_now - interval '90 days';
+    delete from divvy.rate_use u where not exists (select from divvy.task_type t where t.name = u.task_type
+        and u.at > v_now - make_interval(secs => (t.rate ->> 'per')::double precision));
     return cardinality(v_ids);
 end $$;
 

@@ -4,12 +4,26 @@
 create or replace view divvy.leased_split as
 select i.id, l.token, l.worker, l.claimed_at, l.lo_key, l.hi_key from divvy.lease l cross join unnest(l.split_ids) as i (id) where not l.written;
 
+-- Types of which nothing may start just now, because as many run, or have started, as may.
+create or replace view divvy.full_type as
+select t.name from divvy.task_type t
+where t.limited and (
+    t.max_running <= (select count(*)
+        from divvy.lease e cross join unnest(e.split_ids) as i (id) join divvy.unit u on u.id = i.id
+        where e.task_type = t.name and e.limited
+            and ((u.state = 'running' and u.token = e.token) or (u.state = 'ready' and not e.written and u.key between e.lo_key and e.hi_key)))
+    or exists (select from (values ((t.rate ->> 'count')::int), ((t.rate ->> 'burst')::int)) as w (cap)
+        where w.cap <= (select sum(r.n) from divvy.rate_use r where r.task_type = t.name
+            and r.at > divvy.clock() - make_interval(secs => (t.rate ->> 'per')::double precision * w.cap / (t.rate ->> 'count')::int))));
+
 -- Every split there is now: shares, and tasks that are their own plan, reduce or only split.
 create or replace view divvy.split as
 select u.id, u.task_id, u.task_type, u.phase::text as phase, u.split_no,
-    -- A paused type claims nothing: what is ready of it waits for the pause to end.
-    case when l.id is not null then 'running' when u.state = 'ready' and t.paused_until > divvy.clock() then 'delayed' else u.state::text end as status,
-    case when l.id is null and u.state = 'ready' and t.paused_until > divvy.clock() then 'type paused' else u.reason end as reason,
+    -- A paused type claims nothing: what is ready of it waits for the pause to end. A full one waits for its limit.
+    case when l.id is not null then 'running' when u.state = 'ready' and t.paused_until > divvy.clock() then 'delayed'
+        when u.state = 'ready' and t.limited and u.task_type in (select f.name from divvy.full_type f) then 'delayed' else u.state::text end as status,
+    case when l.id is not null or u.state <> 'ready' then u.reason when t.paused_until > divvy.clock() then 'type paused'
+        when t.limited and u.task_type in (select f.name from divvy.full_type f) then 'limit' else u.reason end as reason,
     u.priority, u.due_at, u.attempt + (u.state = 'running' or l.id is not null)::int as attempt,
     u.attempt_base + coalesce(u.max_attempts, t.max_attempts) as max_attempts,
     u.crashes, u.continuation, coalesce(l.token, u.token) as token, coalesce(l.worker, u.worker) as worker,
@@ -71,14 +85,19 @@ left join divvy.worker w on w.id = s.worker;
 -- What waits and runs of each type; types that only exist as rows of tasks are shown as undeclared.
 create or replace view divvy.type_stats as
 select n.name as task_type, t.name is not null as declared, t.plan, t.reduce, t.paused_until, t.pause_reason,
-    r.ready - h.leased as ready,
-    (select count(*) from divvy.unit u where u.task_type = n.name and u.waits_until is not null) as delayed,
+    case when f.name is null then r.ready - h.leased else 0 end as ready,
+    (select count(*) from divvy.unit u where u.task_type = n.name and u.waits_until is not null)
+        + case when f.name is null then 0 else r.ready - h.leased end as delayed,
     h.running,
     (select count(*) from divvy.task k where k.task_type = n.name and k.starts_at is not null) as scheduled,
-    divvy.clock() - r.oldest as oldest_ready,
-    (select count(*) from divvy.worker w where n.name = any (w.task_types) and w.seen_at > divvy.clock() - interval '1 min') as workers
+    case when f.name is null and r.ready > h.leased then divvy.clock() - r.oldest end as oldest_ready,
+    (select count(*) from divvy.worker w where n.name = any (w.task_types) and w.seen_at > divvy.clock() - interval '1 min') as workers,
+    -- Of the delayed ones, those that a limit holds back: of a group or a task, or of the whole type.
+    (select count(*) from divvy.unit u where u.task_type = n.name and u.waits_until = 'infinity' and u.reason = 'limit')
+        + case when f.name is null then 0 else r.ready - h.leased end as held
 from (select name from divvy.task_type union select distinct k.task_type from divvy.task k where k.starts_at is not null) n
-left join divvy.task_type t on t.name = n.name,
+left join divvy.task_type t on t.name = n.name
+left join divvy.full_type f on f.name = n.name,
 -- Nothing behind a mark is ready.
 lateral (select count(*) as ready, min(x.due_at) as oldest from divvy.lane m, lateral (
         select k.due_at from divvy.task k where k.task_type = n.name and k.lane = m.lane and k.claim_key > m.mark and k.state = 'ready'

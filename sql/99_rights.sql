@@ -13,7 +13,7 @@ grant insert (name, task_type, payload, steps, run_at, cron, every, timezone, ov
     ends_at, max_runs, stop_on_success, pause_on_failure, priority, dedupe_key, group_key, labels, headers, splits, split_count, split_range,
     split_size, max_attempts, timeout, max_failed, max_failed_percent, reduce_on, "then"), select (id) on divvy.schedule to divvy_producer;
 grant usage on sequence divvy.id, divvy.key to divvy_producer;
-grant execute on function divvy.clock() to divvy_producer, divvy_worker, divvy_reader, divvy_operator;
+grant execute on function divvy.clock(), divvy.holds to divvy_producer, divvy_worker, divvy_reader, divvy_operator;
 grant execute on function divvy.enqueue, divvy.enqueue_many, divvy.task_result to divvy_producer, divvy_operator;
 
 grant execute on function divvy.protocol, divvy.register_worker, divvy.claim, divvy.next_wait, divvy.heartbeat, divvy.complete, divvy.complete_many,
@@ -22,7 +22,7 @@ grant execute on function divvy.protocol, divvy.register_worker, divvy.claim, di
     divvy.plan_schedule, divvy.refuse_schedule, divvy.lead, divvy.lock_of, divvy.task_result to divvy_worker;
 
 grant select on divvy.task, divvy.share, divvy.unit, divvy.schedule, divvy.schedule_fire, divvy.task_type, divvy.worker, divvy.event, divvy.lease,
-    divvy.leader, divvy.split_log, divvy.leased_split, divvy.split, divvy.split_attempt, divvy.task_overview, divvy.task_progress, divvy.split_overview, divvy.type_stats,
+    divvy.leader, divvy.split_log, divvy.leased_split, divvy.split, divvy.split_attempt, divvy.task_overview, divvy.task_progress, divvy.split_overview, divvy.type_stats, divvy.full_type,
     divvy.worker_overview, divvy.schedule_overview, divvy.dead_splits, divvy.database_health to divvy_reader, divvy_operator, divvy_worker;
 
 grant execute on function divvy.put_task_type, divvy.drop_task_type, divvy.cancel, divvy.cancel_by_key, divvy.redrive, divvy.update_task, divvy.pause,

@@ -160,7 +160,7 @@ fn status(row: &TypeRow) -> &'static str {
 
 fn note(row: &TypeRow, now: DateTime<Utc>) -> Option<String> {
     if !row.paused {
-        return None;
+        return (row.held > 0).then(|| format!("a limit holds back {}", row.held));
     }
     let until =
         row.paused_until.map_or("until resumed".to_owned(), |at| format!("resumes {}", output::ago(at, now)));

@@ -63,6 +63,8 @@ pub struct TypeRow {
     pub scheduled: i64,
     pub oldest_ready_seconds: Option<f64>,
     pub workers: i64,
+    /// Of the delayed ones, those that a limit holds back.
+    pub held: i64,
 }
 
 /// All types, by name.
@@ -74,7 +76,7 @@ pub async fn types(executor: impl PgExecutor<'_>) -> Result<Vec<TypeRow>> {
     Ok(sqlx::query_as(
         "select task_type, declared, plan, reduce, nullif(paused_until, 'infinity') as paused_until,
                 coalesce(paused_until > divvy.clock(), false) as paused, pause_reason, ready, delayed, running,
-                scheduled, extract(epoch from oldest_ready)::float8 as oldest_ready_seconds, workers
+                scheduled, extract(epoch from oldest_ready)::float8 as oldest_ready_seconds, workers, held
            from divvy.type_stats order by task_type limit $1",
     )
     .bind(ROWS_MAX)

@@ -20,6 +20,7 @@ mod journey;
 mod layers;
 mod leader;
 mod lease;
+mod limits;
 mod low_water;
 mod migrate;
 mod operate;

@@ -30,13 +30,14 @@ async fn an_option_left_out_stays_and_one_given_as_null_returns_to_its_default()
 async fn the_defaults_are_the_contracts() {
     let mut q = Queue::with_types(&["a"]).await;
     let defaults: Value = q
-        .one("select to_jsonb(t) - array['no', 'created_at', 'updated_at', 'declared_by', 'name'] from divvy.task_type t")
+        .one("select to_jsonb(t) - array['no', 'limited', 'limit_epoch', 'created_at', 'updated_at', 'declared_by', 'name'] from divvy.task_type t")
         .await;
     assert_eq!(
         defaults,
         json!({"handler": {"worker": true}, "plan": false, "reduce": false, "max_attempts": 20,
             "backoff": {"kind": "exponential", "base": 5, "factor": 2, "max": 3600, "jitter": 0.2}, "timeout": "00:15:00",
-            "lease": "00:00:30", "max_waiting": null, "dedupe_window": "open", "max_failed": null,
+            "lease": "00:00:30", "max_running": null, "max_running_per_task": null, "max_running_per_group": null, "rate": null,
+            "fair_by_group": false, "max_waiting": null, "dedupe_window": "open", "max_failed": null,
             "max_failed_percent": null, "reduce_on": "tolerated", "retention_succeeded": "3 days",
             "retention_others": "30 days", "then": null, "paused_until": null, "pause_reason": null})
     );

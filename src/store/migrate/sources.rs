@@ -22,7 +22,8 @@ macro_rules! sources {
 }
 
 /// The tables' history, in order; up only, never edited after a release.
-pub const MIGRATIONS: &[Source] = sources!["migrations/0001_tables.sql", "migrations/0002_light_claims.sql"];
+pub const MIGRATIONS: &[Source] =
+    sources!["migrations/0001_tables.sql", "migrations/0002_light_claims.sql", "migrations/0003_limits.sql"];
 
 /// The rules: functions and views, in the order in which they are applied.
 pub const RULES: &[Source] = sources![
@@ -32,6 +33,8 @@ pub const RULES: &[Source] = sources![
     "sql/35_sql_type.sql",
     "sql/40_claim.sql",
     "sql/42_pick.sql",
+    "sql/43_limit.sql",
+    "sql/44_choose.sql",
     "sql/45_lease.sql",
     "sql/50_complete.sql",
     "sql/55_attempt.sql",

@@ -1,0 +1,394 @@
+-- Limits of a type hold over the whole cluster. Claims of such a type come one after another, by an advisory lock that ends
+-- with the claim's transaction, and each counts anew what runs: no counter can leak (docs/adr/0010). What
+-- max_running or a rate holds back stays ready in storage, and the views say "delayed: limit". What a limit of
+-- a group or a task holds back is delayed in storage too: it pins no mark, and no claim walks over it again.
+
+-- Locks the limited types among these, ascending, so that two claims never wait for each other. What is counted
+-- must be newer than the lock: the statements after this call are.
+create or replace function divvy.lock_limited(p_task_types text[]) returns void
+language plpgsql as $$
+declare
+    v_no int;
+begin
+    perform divvy.need_read_committed('claim of a type with limits');
+    for v_no in select t.no from divvy.task_type t where t.name = any (p_task_types) and t.limited order by t.no loop
+        perform pg_advisory_xact_lock(divvy.lock_of('limit')::int, v_no);
+    end loop;
+end $$;
+
+-- divvy.pick_type for a type with limits, whose lock is held.
+create or replace function divvy.pick_limited(p_type text, p_want int, p_room bigint, p_now timestamptz) returns divvy.part[]
+language plpgsql as $$
+declare
+    t divvy.task_type;
+    v_live record;
+    v_parts divvy.part[];
+    v_started bigint;
+begin
+    -- Again, after the lock: its options may have changed.
+    select * into t from divvy.task_type x where x.name = p_type and (x.paused_until is null or x.paused_until <= p_now);
+    if not found then
+        return '{}';
+    end if;
+    v_live := divvy.live_leases(t);
+    if num_nonnulls(t.max_running_per_task, t.max_running_per_group) > 0 then
+        perform divvy.release_freed(t, v_live.tokens, p_now);
+    end if;
+    if t.max_running - v_live.splits < p_want then
+        p_want := least(p_want, divvy.free_slots(t, v_live.tokens, v_live.splits, p_want));
+    end if;
+    if t.rate is not null then
+        p_want := least(p_want, divvy.rate_room(t, p_now));
+    end if;
+    if p_want <= 0 then
+        return '{}';
+    end if;
+    if num_nonnulls(t.max_running_per_task, t.max_running_per_group) > 0 or t.fair_by_group then
+        v_parts := divvy.pick_chosen(t, p_want, p_room, p_now, v_live.tokens);
+    else
+        v_parts := divvy.pick_type(t, p_want, p_room, p_now);
+    end if;
+    if t.rate is not null then
+        select sum(cardinality(p.split_ids)) into v_started from unnest(v_parts) p;
+        perform divvy.rate_take(t, v_started, p_now);
+    end if;
+    return v_parts;
+end $$;
+
+-- The tokens of the type's leases, ascending, and how many splits they name: at least as many as run. Under the type's lock a
+-- new lease has a higher token than every one before. So a session remembers, for an epoch of the type, a token up to which it
+-- knows which ones are left, and never walks again over those that are gone, however long a snapshot keeps them.
+create or replace function divvy.live_leases(t divvy.task_type, out tokens bigint[], out splits bigint)
+language plpgsql as $$
+declare
+    v_known constant int := 256;
+    v_setting text := 'divvy.leases_' || t.no;
+    v_memory text[] := string_to_array(nullif(current_setting(v_setting, true), ''), ' ');   -- epoch, token, what is left up to it
+    v_same boolean := coalesce(v_memory[1]::int = t.limit_epoch, false);
+    v_through bigint := case when v_same then v_memory[2]::bigint else 0 end;
+    v_left bigint[] := case when v_same then v_memory[3]::bigint[] else '{}' end;
+    v_last bigint := (select s.last_value - (not s.is_called)::int from divvy.token s);
+begin
+    select coalesce(array_agg(distinct x.token order by x.token), '{}'), coalesce(sum(x.n), 0) into tokens, splits
+    from (select l.token, cardinality(l.split_ids) as n from divvy.lease l where l.token = any (v_left) and l.task_type = t.name
+        union all
+        select l.token, cardinality(l.split_ids) from divvy.lease l where l.task_type = t.name and l.limited and l.token > v_through) x;
+    if cardinality(tokens) > v_known then
+        v_last := tokens[v_known + 1] - 1;
+    end if;
+    perform set_config(v_setting, concat_ws(' ', t.limit_epoch, v_last, tokens[:v_known]), false);
+end $$;
+
+-- Whether a split runs by a lease.
+create or replace function divvy.runs_by(u divvy.unit, l divvy.lease) returns boolean
+language sql immutable parallel safe as $$
+    select (u.state = 'running' and u.token = l.token) or (u.state = 'ready' and not l.written and u.key between l.lo_key and l.hi_key)
+$$;
+
+-- How many more of the type may run: all, where there is no max_running. A lease may still name splits that have ended; they
+-- are counted one by one only where the quick answer leaves too little, and for at most a tenth of the time.
+create or replace function divvy.free_slots(t divvy.task_type, p_tokens bigint[], p_splits bigint, p_want int) returns bigint
+language plpgsql as $$
+declare
+    v_setting text := 'divvy.count_at_' || t.no;
+    v_started double precision := extract(epoch from clock_timestamp());   -- this bounds cost, it decides nothing
+    v_running bigint;
+begin
+    if t.max_running is null or t.max_running - p_splits >= p_want then
+        return p_want;
+    end if;
+    if v_started < nullif(current_setting(v_setting, true), '')::double precision then
+        return greatest(t.max_running - p_splits, 0);
+    end if;
+    select count(*) into v_running
+    from divvy.lease l cross join unnest(l.split_ids) as i (id) join divvy.unit u on u.id = i.id
+    where l.token = any (p_tokens) and l.task_type = t.name and divvy.runs_by(u, l);
+    perform set_config(v_setting, (v_started + 11 * (extract(epoch from clock_timestamp()) - v_started))::text, false);
+    return greatest(t.max_running - v_running, 0);
+end $$;
+
+-- Which groups and tasks the splits of a lease count for: none, where no limit asks for it.
+create or replace function divvy.labels_of(p_type text, p_lane int, p_ids bigint[], out label_ids bigint[], out labels text[])
+language plpgsql as $$
+declare
+    v_groups boolean;
+    v_tasks boolean;
+begin
+    select t.max_running_per_group is not null, t.max_running_per_task is not null into v_groups, v_tasks
+    from divvy.task_type t where t.name = p_type;
+    if p_lane < 10 and v_groups then
+        select array_agg(k.id), array_agg('g:' || k.group_key) into label_ids, labels
+        from divvy.task k where k.id = any (p_ids) and k.group_key is not null;
+    elsif p_lane > 10 and (v_groups or v_tasks) then
+        select array_agg(x.id), array_agg(x.label) into label_ids, labels
+        from (select s.id, 'g:' || s.group_key as label from divvy.share s where v_groups and s.id = any (p_ids) and s.group_key is not null
+            union all
+            select s.id, 't:' || s.share_of from divvy.share s where v_tasks and s.id = any (p_ids)) x;
+    end if;
+end $$;
+
+-- The splits that leases of these tokens name for these labels. A hash join, whatever the statistics say.
+create or replace function divvy.labelled(p_type text, p_tokens bigint[], p_labels text[]) returns table (id bigint, label text, lease divvy.lease)
+language plpgsql stable rows 100 set enable_nestloop = off set enable_mergejoin = off set enable_hashjoin = on as $$
+#variable_conflict use_column
+begin
+    return query
+    select h.id, h.label, h.lease from unnest(p_labels) as w (label)
+    join (select x.id, x.label, l as lease from divvy.lease l, unnest(l.label_ids, l.labels) as x (id, label)
+        where l.token = any (p_tokens) and l.task_type = p_type offset 0) h on h.label = w.label;
+end $$;
+
+-- How many splits run of each of these groups and tasks; those of which none runs are left out.
+create or replace function divvy.running_in(p_type text, p_tokens bigint[], p_labels text[]) returns table (label text, n bigint)
+language sql as $$
+    select h.label, count(*) from divvy.labelled(p_type, p_tokens, p_labels) h join divvy.unit u on u.id = h.id
+    where divvy.runs_by(u, h.lease) group by h.label
+$$;
+
+-- Delays what is over the limit of its group or task. What is locked is somebody else's to decide about.
+create or replace function divvy.hold_back(p_ids bigint[]) returns int
+language plpgsql as $$
+declare
+    v_ids bigint[];
+    v_held int;
+begin
+    v_ids := array(select u.id from divvy.unit u where u.id = any (p_ids) and u.state = 'ready' order by u.id for update skip locked);
+    perform divvy.write_down(v_ids);
+    update divvy.unit u set state = 'delayed', due_at = 'infinity', reason = 'limit' where u.id = any (v_ids) and u.state = 'ready';
+    get diagnostics v_held = row_count;
+    return v_held;
+end $$;
+
+-- The reverse: ready with a new key, unless their task is paused. Returns how many.
+create or replace function divvy.let_go(p_ids bigint[], p_now timestamptz) returns int
+language plpgsql set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+declare
+    v_ids bigint[];
+    v_types text[];
+    v_count int;
+begin
+    v_ids := array(select u.id from divvy.unit u where u.id = any (p_ids) and u.state = 'delayed' and u.reason = 'limit'
+        order by u.id for update skip locked);
+    with gone as (
+        update divvy.unit u set state = case when k.paused_until > p_now then 'delayed' else 'ready' end::divvy.split_status,
+            reason = case when k.paused_until > p_now then 'paused' end,
+            due_at = case when k.paused_until > p_now then k.paused_until else p_now end, key = nextval('divvy.key')
+        from divvy.task k
+        where u.id = any (v_ids) and u.state = 'delayed' and k.id = coalesce(u.share_of, u.id)
+        returning u.task_type)
+    select array_agg(distinct task_type), count(*) into v_types, v_count from gone;
+    perform divvy.wake(v_types);
+    return v_count;
+end $$;
+
+-- Notes that splits of a lease have ended, well or not (null: all that it named). The next claim of the type looks what
+-- may go on instead: only it knows, under the type's lock, what runs.
+create or replace function divvy.note_freed(l divvy.lease, p_ids bigint[]) returns void
+language sql as $$
+    insert into divvy.freed (task_type, labels)
+    select l.task_type, array_agg(distinct x.label) from unnest(l.label_ids, l.labels) as x (id, label)
+    where p_ids is null or p_ids = l.split_ids or x.id in (select unnest(p_ids) offset 0)
+    having count(*) > 0
+$$;
+
+-- Reads the notes and lets go what fits. A session begins where its last look had all keys verified: older notes are gone.
+create or replace function divvy.release_freed(t divvy.task_type, p_tokens bigint[], p_now timestamptz) returns void
+language plpgsql as $$
+declare
+    v_setting text := 'divvy.freed_' || t.no;
+    v_from bigint := coalesce(nullif(current_setting(v_setting, true), '')::bigint, 0);
+    v_verified bigint := (select w.verified_key from divvy.low_water w);
+    v_labels text[];
+begin
+    with gone as (delete from divvy.freed f where f.task_type = t.name and f.id > v_from returning f.labels)
+    select array_agg(distinct x) into v_labels from gone cross join unnest(gone.labels) x;
+    perform set_config(v_setting, greatest(v_from, v_verified)::text, false);
+    if v_labels is not null then
+        perform divvy.let_go(divvy.held_that_fits(t, p_tokens, v_labels), p_now);
+    end if;
+end $$;
+
+-- What is held back of these groups and tasks, the oldest first, as many as may run. A full task keeps its splits, whatever
+-- its group has free; a limit that there is no more lets go a thousand a look.
+create or replace function divvy.held_that_fits(t divvy.task_type, p_tokens bigint[], p_labels text[]) returns bigint[]
+language plpgsql as $$
+declare
+    v_more constant int := 1000;
+    v_ids bigint[] := '{}';
+    v_full bigint[] := '{}';
+    r record;
+begin
+    if t.max_running_per_task is not null then
+        v_full := array(select substr(b.label, 3)::bigint from divvy.running_in(t.name, p_tokens,
+                array(select distinct x from divvy.lease l cross join unnest(l.labels) x where l.token = any (p_tokens) and x like 't:%')) b
+            where b.n >= t.max_running_per_task);
+    end if;
+    for r in
+        select w.label, case left(w.label, 2) when 'g:' then t.max_running_per_group else t.max_running_per_task end - coalesce(b.n, 0) as room
+        from unnest(p_labels) w (label) left join divvy.running_in(t.name, p_tokens, p_labels) b on b.label = w.label order by w.label
+    loop
+        continue when r.room <= 0;
+        if r.label like 'g:%' then
+            v_ids := v_ids || array(
+                select h.id from (
+                    (select k.id, k.key from divvy.task k where k.task_type = t.name and k.held_group = substr(r.label, 3) order by k.key
+                    limit coalesce(r.room, v_more))
+                    union all
+                    (select s.id, s.key from divvy.share s where s.task_type = t.name and s.held_group = substr(r.label, 3)
+                        and not s.share_of = any (v_full) order by s.key limit coalesce(r.room, v_more))) h
+                order by h.key limit coalesce(r.room, v_more));
+        else
+            v_ids := v_ids || array(select s.id from divvy.share s where s.task_type = t.name and s.held_task = substr(r.label, 3)::bigint
+                order by s.key limit coalesce(r.room, v_more));
+        end if;
+    end loop;
+    return v_ids;
+end $$;
+
+-- A rate's windows: at most `cap` starts in any `span`. Less burst than count is a second, shorter window of the same pace.
+create or replace function divvy.rate_windows(p_rate jsonb) returns table (cap int, span interval)
+language sql immutable as $$
+    select c, make_interval(secs => (p_rate ->> 'per')::double precision * c / (p_rate ->> 'count')::int)
+    from unnest(array[(p_rate ->> 'count')::int, (p_rate ->> 'burst')::int]) c
+$$;
+
+-- How many the rate lets start now; null without one.
+create or replace function divvy.rate_room(t divvy.task_type, p_now timestamptz) returns bigint
+language sql stable as $$
+    select min(w.cap - (select coalesce(sum(u.n), 0) from divvy.rate_use u where u.task_type = t.name and u.at > p_now - w.span))
+    from divvy.rate_windows(t.rate) w where t.rate is not null
+$$;
+
+-- Notes starts. Moments are rounded up to a thousandth of the period and never go back, so that they err on the late side.
+create or replace function divvy.rate_take(t divvy.task_type, p_count bigint, p_now timestamptz) returns void
+language sql as $$
+    insert into divvy.rate_use as u (task_type, at, n)
+    select t.name, greatest(m.at + case when m.at < p_now then m.grain else interval '0' end,
+        (select max(x.at) from divvy.rate_use x where x.task_type = t.name)), p_count
+    from (select g.grain, date_bin(g.grain, p_now, timestamptz '2000-01-01 00:00+00') as at
+        from (select make_interval(secs => (t.rate ->> 'per')::double precision / 1000) as grain) g) m
+    where p_count > 0
+    on conflict (task_type, at) do update set n = u.n + excluded.n
+$$;
+
+-- From when on a claim of the type may start something, as far as limits go: null, when only the end of something else can tell.
+create or replace function divvy.free_at(t divvy.task_type, p_now timestamptz) returns timestamptz
+language plpgsql as $$
+declare
+    v_tokens bigint[];
+    v_splits bigint;
+begin
+    if t.max_running is not null then
+        select coalesce(array_agg(l.token), '{}'), coalesce(sum(cardinality(l.split_ids)), 0) into v_tokens, v_splits
+        from divvy.lease l where l.task_type = t.name and l.limited;
+        if divvy.free_slots(t, v_tokens, v_splits, 1) <= 0 then
+            return null;
+        end if;
+    end if;
+    return coalesce((
+        select max(x.at + w.span) from divvy.rate_windows(t.rate) w, lateral (
+            select s.at from (select u.at, sum(u.n) over (order by u.at desc) as total from divvy.rate_use u
+                where u.task_type = t.name and u.at > p_now - w.span) s
+            where s.total >= w.cap order by s.at desc limit 1) x
+        where t.rate is not null), p_now);
+end $$;
+
+-- What put_task_type does when limits changed: leases count for what is limited now, what is held back is looked at again.
+create or replace function divvy.limits_changed(p_before divvy.task_type, p_after divvy.task_type) returns void
+language plpgsql as $$
+declare
+    v_held boolean := num_nonnulls(p_before.max_running_per_task, p_before.max_running_per_group) > 0;
+begin
+    if (p_before.max_running, p_before.max_running_per_task, p_before.max_running_per_group)
+        is distinct from (p_after.max_running, p_after.max_running_per_task, p_after.max_running_per_group)
+    then
+        perform divvy.relabel(p_after.name);
+        if v_held and num_nonnulls(p_after.max_running_per_task, p_after.max_running_per_group) > 0 then
+            perform divvy.note_held(p_after);
+        elsif v_held then
+            perform divvy.let_go(divvy.held_of(p_after.name, 10000), divvy.clock());
+        end if;
+    end if;
+    perform divvy.wake(array[p_after.name]);
+end $$;
+
+-- Splits of the type that a limit of a group or a task holds back.
+create or replace function divvy.held_of(p_type text, p_max int) returns bigint[]
+language sql stable as $$
+    select array(
+        (select k.id from divvy.task k where k.task_type = p_type and k.held_group is not null order by k.held_group, k.key limit p_max)
+        union (select s.id from divvy.share s where s.task_type = p_type and s.held_group is not null order by s.held_group, s.key limit p_max)
+        union (select s.id from divvy.share s where s.task_type = p_type and s.held_task is not null order by s.held_task, s.key limit p_max))
+$$;
+
+-- After the limits of a type changed: its leases count for what is limited now, and sessions look at all of them again.
+create or replace function divvy.relabel(p_type text) returns void
+language plpgsql set enable_seqscan = off set jit = off as $$
+begin
+    perform from divvy.lease l where l.task_type = p_type order by l.token, l.lane for update;
+    update divvy.lease l set limited = t.limited, (label_ids, labels) = (select x.label_ids, x.labels from divvy.labels_of(l.task_type, l.lane, l.split_ids) x)
+    from divvy.task_type t where t.name = p_type and l.task_type = t.name;
+    update divvy.task_type t set limit_epoch = t.limit_epoch + 1 where t.name = p_type;
+end $$;
+
+-- The sweep of limits: counts leases in that a claim made which had not seen the limit yet; leaves notes to look again at what
+-- is held back, a page a call; lets go what no limit holds any more. Returns how many splits it let go.
+create or replace function divvy.review_limits(p_max int, p_now timestamptz) returns int
+language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+declare
+    t divvy.task_type;
+    v_type text;
+    v_count int := 0;
+begin
+    for v_type in select x.name from divvy.task_type x where x.limited and x.updated_at > p_now - interval '1 hour'
+        and exists (select from divvy.lease l where l.task_type = x.name and not l.limited) order by x.no
+    loop
+        perform divvy.relabel(v_type);
+    end loop;
+    v_type := divvy.next_held_type('');
+    while v_type is not null loop
+        select * into t from divvy.task_type x where x.name = v_type;
+        if num_nonnulls(t.max_running_per_group, t.max_running_per_task) = 0 then
+            v_count := v_count + divvy.let_go(divvy.held_of(v_type, p_max), p_now);
+        elsif not exists (select from divvy.freed f where f.task_type = v_type) then
+            perform divvy.note_held(t);
+        end if;
+        v_type := divvy.next_held_type(v_type);
+    end loop;
+    return v_count;
+end $$;
+
+create or replace function divvy.next_held_type(p_after text) returns text
+language sql stable as $$
+    select min(x.task_type) from (
+        (select k.task_type from divvy.task k where k.held_group is not null and k.task_type > p_after order by k.task_type limit 1)
+        union all (select s.task_type from divvy.share s where s.held_group is not null and s.task_type > p_after order by s.task_type limit 1)
+        union all (select s.task_type from divvy.share s where s.held_task is not null and s.task_type > p_after order by s.task_type limit 1)) x
+$$;
+
+-- A note for the next two hundred groups and tasks that something is held back of, round and round.
+create or replace function divvy.note_held(t divvy.task_type) returns void
+language plpgsql as $$
+declare
+    v_page constant int := 200;
+    v_setting text := 'divvy.held_' || t.no;
+    v_memory jsonb := coalesce(nullif(current_setting(v_setting, true), '')::jsonb, '["", 0]');
+    v_group text := v_memory ->> 0;
+    v_task bigint := v_memory ->> 1;
+    v_labels text[] := '{}';
+begin
+    for i in 1 .. v_page loop
+        select min(x.held_group) into v_group from (
+            (select k.held_group from divvy.task k where k.task_type = t.name and k.held_group > v_group order by k.held_group limit 1)
+            union all (select s.held_group from divvy.share s where s.task_type = t.name and s.held_group > v_group order by s.held_group limit 1)) x;
+        exit when v_group is null;
+        v_labels := v_labels || ('g:' || v_group);
+    end loop;
+    for i in 1 .. v_page loop
+        select min(s.held_task) into v_task from divvy.share s where s.task_type = t.name and s.held_task > v_task;
+        exit when v_task is null;
+        v_labels := v_labels || ('t:' || v_task);
+    end loop;
+    perform set_config(v_setting, jsonb_build_array(coalesce(v_group, ''), coalesce(v_task, 0))::text, false);
+    insert into divvy.freed (task_type, labels, ended) select t.name, v_labels, false where v_labels <> '{}';
+end $$;

@@ -1,0 +1,77 @@
+//! Limits that are set, raised, lowered and removed while splits run.
+
+use super::{enqueue_many, seen};
+use crate::support::queue::{Queue, quoted};
+use serde_json::json;
+
+#[tokio::test]
+async fn a_limit_that_comes_later_counts_what_runs_already() {
+    let mut q = Queue::with_types(&["a"]).await;
+    enqueue_many(&mut q, "a", 10).await;
+    let before = q.claim_up_to("a", 3).await;
+    q.put("a", json!({"max_running": 4})).await;
+    assert_eq!(q.claim_up_to("a", 9).await.len(), 1);
+    q.put("a", json!({"max_running": 2})).await;
+    for split in &before[..2] {
+        q.complete(split).await;
+        assert!(q.claim_up_to("a", 9).await.is_empty());
+    }
+    q.complete(&before[2]).await;
+    assert_eq!(q.claim_up_to("a", 9).await.len(), 1);
+    q.put("a", json!({"max_running": 5})).await;
+    assert_eq!(q.claim_up_to("a", 9).await.len(), 3);
+    q.put("a", json!({"max_running": null})).await;
+    assert_eq!(q.claim_up_to("a", 99).await.len(), 2);
+    assert_eq!(seen(&mut q, "a").await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_claim_that_had_not_seen_the_limit_counts_after_the_next_tick() {
+    let mut q = Queue::with_types(&["a"]).await;
+    enqueue_many(&mut q, "a", 10).await;
+    let mut other = q.db.connect().await;
+    q.run("begin").await;
+    q.claim_up_to("a", 3).await;
+    sqlx::query("select divvy.put_task_type('a', '{\"max_running\": 4}')").execute(&mut other).await.unwrap();
+    q.run("commit").await;
+    q.tick().await;
+    assert_eq!(q.claim_up_to("a", 9).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_limit_of_groups_that_changes_holds_and_lets_go_accordingly() {
+    let mut q = Queue::with_types(&["a"]).await;
+    q.run("insert into divvy.task (task_type, group_key) select 'a', 'g' from generate_series(1, 10)").await;
+    let first = q.claim_up_to("a", 2).await;
+    q.put("a", json!({"max_running_per_group": 2})).await;
+    assert!(q.claim_up_to("a", 9).await.is_empty());
+    assert_eq!(q.one::<i64>("select held from divvy.type_stats").await, 8);
+    q.put("a", json!({"max_running_per_group": 3})).await;
+    assert_eq!(q.claim_up_to("a", 9).await.len(), 1);
+    q.put("a", json!({"max_running_per_group": 1})).await;
+    q.complete(&first[0]).await;
+    q.complete(&first[1]).await;
+    assert!(q.claim_up_to("a", 9).await.is_empty());
+    q.put("a", json!({"max_running_per_group": null})).await;
+    assert_eq!(q.one::<i64>("select held from divvy.type_stats").await, 0);
+    assert_eq!(q.claim_up_to("a", 9).await.len(), 7);
+}
+
+#[tokio::test]
+async fn a_limit_that_can_t_be_is_refused_with_its_value() {
+    let mut q = Queue::new().await;
+    for option in ["max_running", "max_running_per_task", "max_running_per_group"] {
+        for (value, said) in
+            [(json!(0), "0"), (json!(-3), "-3"), (json!(1.5), "1.5"), (json!("many"), "many")]
+        {
+            let refusal = q
+                .refused(format!("select divvy.put_task_type('a', {})", quoted(json!({option: value}))))
+                .await;
+            refusal.says("DV010", &["type a", said]);
+        }
+    }
+    q.refused("select divvy.put_task_type('a', '{\"fair_by_group\": \"perhaps\"}')")
+        .await
+        .says("DV010", &["type a", "perhaps"]);
+    assert_eq!(q.one::<i64>("select count(*) from divvy.task_type").await, 0);
+}
