@@ -16,6 +16,7 @@ declare
     v_first int := floor(random() * v_types)::int;
     v_busy int[];               -- places of types with work
     v_found int[] := '{}';
+    v_had text[] := '{}';       -- what is taken of these is leased to nobody yet: no second look
     v_all_at double precision;
     v_started double precision := extract(epoch from clock_timestamp());
     v_at int;
@@ -33,11 +34,11 @@ begin
         for i in 0 .. v_types - 1 loop
             exit when v_left <= 0 or v_room <= 0;
             v_at := (v_first + i) % v_types + 1;
-            continue when p_per_type[v_at] <= 0 or (v_all = 0 and not (v_at = any (v_busy)));
+            continue when p_per_type[v_at] <= 0 or (v_all = 0 and not (v_at = any (v_busy)))
+                or p_task_types[v_at] = any (v_had);
             select * into t from divvy.task_type x where x.name = p_task_types[v_at] and (x.paused_until is null or x.paused_until <= p_now);
             continue when not found;
             if t.limited then
-                continue when exists (select from unnest(parts) x where x.task_type = t.name);   -- named twice
                 if not limited then
                     perform divvy.lock_limited(p_task_types);
                     limited := true;
@@ -53,6 +54,7 @@ begin
                 length := greatest(length, t.lease);
                 timeout := greatest(timeout, (select max(o) from unnest(p.timeouts) o));
                 v_found := v_found || v_at;
+                v_had := v_had || t.name;
             end loop;
         end loop;
         if v_all = 1 then
@@ -81,7 +83,7 @@ declare
     v_lanes_at double precision := v_memory[5];
     v_started double precision := extract(epoch from clock_timestamp());
     v_behind boolean := v_positions is null or v_started >= v_behind_at;
-    v_fresh boolean := v_lanes is null or v_started >= v_lanes_at;
+    v_fresh boolean := v_lanes is null or v_started >= v_lanes_at or abs(extract(epoch from p_now) - v_memory[6]::double precision) > 1;
     v_looked bigint[];          -- so far it has looked already
     v_began bigint[];           -- what was taken lies above, and is leased to nobody yet
     v_taken smallint[] := '{}';
@@ -101,6 +103,10 @@ begin
     v_began := v_positions;
     while p_want > 0 and p_room > 0 loop
         if v_fresh then
+            v_positions := divvy.frontiers(t.name, v_positions);
+            if v_taken = '{}' then
+                v_began := v_positions;
+            end if;
             v_lanes := divvy.lanes_by_age(t.name, v_positions, p_now);
             v_lanes_at := v_started + 0.02;
         end if;
@@ -127,11 +133,14 @@ begin
         v_may_behind_at := v_started + 10 * (extract(epoch from clock_timestamp()) - v_started);
         v_behind_at := greatest(v_started + 1, v_may_behind_at);
     end if;
-    perform set_config(v_setting, concat_ws(' ', v_positions, v_behind_at, v_may_behind_at, v_lanes, v_lanes_at), false);
+    perform set_config(v_setting, concat_ws(' ', v_positions, v_behind_at, v_may_behind_at, v_lanes, v_lanes_at, extract(epoch from p_now)), false);
     return v_parts;
 end $$;
 
--- Where a lane stands in an array of all lanes: 0 to 4, 11 to 14.
+create or replace function divvy.all_lanes() returns smallint[]
+language sql immutable parallel safe as $$ select '{0,1,2,3,4,11,12,13,14}'::smallint[] $$;
+
+-- Where a lane stands in an array of all lanes.
 create or replace function divvy.lane_slot(p_lane int) returns int
 language sql immutable parallel safe as 'select case when p_lane < 10 then p_lane + 1 else p_lane - 5 end';
 
@@ -173,6 +182,11 @@ begin
         where l.task_type = p_type and l.lane = p_lane and not l.written and l.hi_key > p_position order by l.hi_key desc limit 1));
 end $$;
 
+create or replace function divvy.frontiers(p_type text, p_positions bigint[]) returns bigint[]
+language sql stable as $$
+    select array_agg(divvy.frontier(p_type, l, p_positions[divvy.lane_slot(l)]) order by l) from unnest(divvy.all_lanes()) l
+$$;
+
 -- How much a claim takes of the lane at a place in the order of lanes: plain tasks and shares of one priority have half each
 -- while both wait.
 create or replace function divvy.share_of_lane(p_lanes smallint[], p_place int, p_want int) returns int
@@ -213,8 +227,8 @@ declare
     v_lane smallint;
     v_position bigint;
 begin
-    foreach v_lane in array '{0,1,2,3,4,11,12,13,14}'::smallint[] loop
-        v_position := divvy.frontier(p_type, v_lane, p_positions[divvy.lane_slot(v_lane)]);
+    foreach v_lane in array divvy.all_lanes() loop
+        v_position := p_positions[divvy.lane_slot(v_lane)];
         if v_lane < 10 then
             select k.due_at into v_due from divvy.task k
             where k.task_type = p_type and k.lane = v_lane and k.claim_key > v_position and k.state = 'ready'

@@ -105,7 +105,8 @@ lateral (select count(*) as ready, min(x.due_at) as oldest from divvy.lane m, la
         select s.due_at from divvy.share s where s.task_type = n.name and s.lane = m.lane and s.claim_key > m.mark and s.state = 'ready') x
     where m.task_type = n.name) r,
 lateral (select count(*) as running, count(*) filter (where u.state = 'ready') as leased
-    from divvy.lease e cross join unnest(e.split_ids) as i (id) join divvy.unit u on u.id = i.id and divvy.holds(u, e.token)
+    from divvy.lease e cross join unnest(e.split_ids) as i (id) join divvy.unit u on u.id = i.id
+        and ((u.state = 'running' and u.token = e.token) or (u.state = 'ready' and not e.written and u.key between e.lo_key and e.hi_key))
     where e.task_type = n.name) h;
 
 create or replace view divvy.worker_overview as
@@ -115,7 +116,8 @@ from divvy.worker w
 -- A lease keeps the ids of splits that have ended since: those that run are counted.
 left join (select e.worker, count(u.id) as splits, max(e.lease_until) as lease_until
     from divvy.lease e cross join unnest(e.split_ids) as i (id)
-    left join divvy.unit u on u.id = i.id and divvy.holds(u, e.token)
+    left join divvy.unit u on u.id = i.id
+        and ((u.state = 'running' and u.token = e.token) or (u.state = 'ready' and not e.written and u.key between e.lo_key and e.hi_key))
     group by e.worker) l on l.worker = w.id;
 
 create or replace view divvy.schedule_overview as

@@ -13,7 +13,7 @@ grant insert (name, task_type, payload, steps, run_at, cron, every, timezone, ov
     ends_at, max_runs, stop_on_success, pause_on_failure, priority, dedupe_key, group_key, labels, headers, splits, split_count, split_range,
     split_size, max_attempts, timeout, max_failed, max_failed_percent, reduce_on, "then"), select (id) on divvy.schedule to divvy_producer;
 grant usage on sequence divvy.id, divvy.key to divvy_producer;
-grant execute on function divvy.clock(), divvy.holds to divvy_producer, divvy_worker, divvy_reader, divvy_operator;
+grant execute on function divvy.clock() to divvy_producer, divvy_worker, divvy_reader, divvy_operator;
 grant execute on function divvy.enqueue, divvy.enqueue_many, divvy.task_result to divvy_producer, divvy_operator;
 
 grant execute on function divvy.protocol, divvy.register_worker, divvy.claim, divvy.next_wait, divvy.heartbeat, divvy.complete, divvy.complete_many,

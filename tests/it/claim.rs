@@ -278,3 +278,15 @@ async fn what_did_not_fit_is_everybodys() {
     assert_eq!(hand.claim("a", 100).await.len(), 8);
     assert_eq!(Hand::new(&db).await.claim("a", 100).await.len(), 4);
 }
+
+#[tokio::test]
+async fn a_type_that_is_named_twice_gives_no_split_twice() {
+    let (_db, mut hand) = bench(&["a"]).await;
+    fill(&mut hand, "a", 30).await;
+    let mut got: Vec<i64> = Vec::new();
+    for _ in 0..4 {
+        got.extend(hand.claim("a,a,a,a,a", 10).await.iter().map(|s| s.split_id));
+    }
+    let distinct: std::collections::HashSet<_> = got.iter().collect();
+    assert_eq!((got.len(), distinct.len()), (30, 30));
+}
