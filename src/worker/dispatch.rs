@@ -162,10 +162,10 @@ impl Dispatcher {
         for at in 0..self.lanes.len() {
             while let Some((split, held)) = self.lanes[at].start() {
                 let key = (split.split_id, split.token);
-                let work = Execution::new(&self.core, &self.signals, &self.lanes[at], split, held);
+                let work = Execution::new(&self.core, &self.signals, &self.lanes[at], &split, held);
                 let task = self.running.spawn(async move {
                     let started = Instant::now();
-                    let ended = work.run().await;
+                    let ended = work.run(split).await;
                     (ended, started.elapsed())
                 });
                 self.whose.insert(task.id(), (at, key.0, key.1));

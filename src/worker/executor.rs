@@ -6,7 +6,7 @@ use super::lease::Held;
 use super::settle::{Settled, settle};
 use super::signals::Signals;
 use crate::handler::{Context, Door, Erased, HandlerError, Outcome, Settlement, error_json, settlement};
-use crate::id::{SplitId, Token};
+use crate::id::{SplitId, TaskId, Token};
 use crate::store::claim::Claimed;
 use crate::store::{complete, sqlstate};
 use crate::{Error, ErrorKind};
@@ -42,12 +42,21 @@ enum Cut {
     GraceOver,
 }
 
+/// What is said of a split after the handler has it.
+struct Who {
+    task_id: TaskId,
+    split_id: SplitId,
+    token: Token,
+    task_type: Arc<str>,
+    attempt: i32,
+}
+
 /// Everything one execution needs.
 pub(super) struct Execution {
     core: Arc<Core>,
     signals: Arc<Signals>,
     handler: Arc<dyn Erased>,
-    split: Claimed,
+    who: Who,
     held: Held,
     limit: Duration,
 }
@@ -57,23 +66,41 @@ impl Execution {
         core: &Arc<Core>,
         signals: &Arc<Signals>,
         lane: &Lane,
-        split: Claimed,
+        split: &Claimed,
         held: Held,
     ) -> Self {
         let limit = split.limit().unwrap_or(core.default_timeout);
         let (core, signals, handler) = (core.clone(), signals.clone(), lane.handler.clone());
-        Self { core, signals, handler, split, held, limit }
+        let who = Who {
+            task_id: split.task_id,
+            split_id: split.split_id,
+            token: split.token,
+            task_type: split.task_type.clone(),
+            attempt: split.attempt,
+        };
+        Self { core, signals, handler, who, held, limit }
     }
 
     /// Runs the handler in a task of its own, so that its panic is an answer, and stores what came of it.
-    pub(super) async fn run(self) -> Ended {
-        let mut body = self.spawn_body();
+    pub(super) async fn run(self, split: Claimed) -> Ended {
+        let mut body = self.spawn_body(split);
         let cut = tokio::select! {
-            joined = &mut body => return self.answered(joined).await,
+            joined = &mut body => {
+                self.held.answered();
+                return match joined.map(|(transaction, answer)| (settlement(answer), transaction)) {
+                    Ok((Settlement::Complete(result), None)) => Ended::Finished(result),
+                    // What is rare is boxed: a future is moved as a whole when it is spawned.
+                    answered => Ended::Settled(Box::pin(self.answered(answered)).await),
+                };
+            }
             () = tokio::time::sleep(self.limit - (self.limit / MARGIN_PART).min(MARGIN_MOST)) => Cut::TimedOut,
             () = self.lost_for_a_while() => Cut::LeaseLost,
             () = self.signals.abort.cancelled() => Cut::GraceOver,
         };
+        Ended::Settled(Box::pin(self.cut_short(cut, body)).await)
+    }
+
+    async fn cut_short(&self, cut: Cut, mut body: Body) -> Settled {
         self.held.cancel.cancel();
         self.held.answered();
         body.abort();
@@ -90,18 +117,17 @@ impl Execution {
             _ = &mut body => {}
             () = self.signals.abort.cancelled() => {}
         }
-        Ended::Settled(settled)
+        settled
     }
 
-    fn spawn_body(&self) -> Body {
+    fn spawn_body(&self, split: Claimed) -> Body {
         let door = Door::Pools {
             control: self.core.control.clone(),
             work: self.core.work.clone(),
             limit: self.limit,
             transaction: None,
         };
-        let mut context =
-            Context::new(self.split.clone(), self.held.cancel.clone(), self.signals.stop.clone(), door);
+        let mut context = Context::new(split, self.held.cancel.clone(), self.signals.stop.clone(), door);
         let handler = self.handler.clone();
         AbortOnDropHandle::new(tokio::spawn(async move {
             let answer = handler.run(&mut context).await;
@@ -115,18 +141,16 @@ impl Execution {
         tokio::time::sleep(self.core.grace).await;
     }
 
-    async fn answered(&self, joined: Result<(Option<PgTransaction<'static>>, Answer), JoinError>) -> Ended {
-        self.held.answered();
-        let (transaction, answer) = match joined {
-            Ok(answered) => answered,
-            Err(error) => return Ended::Settled(self.panicked(error).await),
-        };
-        match (settlement(answer), transaction) {
-            (Settlement::Complete(result), None) => Ended::Finished(result),
-            (Settlement::Complete(result), Some(transaction)) => {
-                Ended::Settled(self.complete_in(transaction, result).await)
+    async fn answered(
+        &self,
+        answered: Result<(Settlement, Option<PgTransaction<'static>>), JoinError>,
+    ) -> Settled {
+        match answered {
+            Err(error) => self.panicked(error).await,
+            Ok((Settlement::Complete(result), Some(transaction))) => {
+                self.complete_in(transaction, result).await
             }
-            (other, transaction) => {
+            Ok((other, transaction)) => {
                 // Dropped, it is rolled back; before the outcome is stored, so its locks are gone then.
                 if let Some(transaction) = transaction {
                     let _ = tokio::time::timeout(self.limit, transaction.rollback()).await;
@@ -134,7 +158,7 @@ impl Execution {
                 if let Settlement::Fail { error, .. } = &other {
                     self.warn_of(error);
                 }
-                Ended::Settled(self.settle(other).await)
+                self.settle(other).await
             }
         }
     }
@@ -187,17 +211,17 @@ impl Execution {
     }
 
     fn key(&self) -> (SplitId, Token) {
-        (self.split.split_id, self.split.token)
+        (self.who.split_id, self.who.token)
     }
 
     fn warn_of(&self, error: &serde_json::Value) {
         tracing::warn!(
-            task.id = %self.split.task_id,
-            split.id = %self.split.split_id,
-            task_type = %self.split.task_type,
-            attempt = self.split.attempt,
+            task.id = %self.who.task_id,
+            split.id = %self.who.split_id,
+            task_type = %self.who.task_type,
+            attempt = self.who.attempt,
             error = error["message"].as_str().unwrap_or_default(),
-            "attempt {} of split {} failed", self.split.attempt, self.split.split_id
+            "attempt {} of split {} failed", self.who.attempt, self.who.split_id
         );
     }
 }
