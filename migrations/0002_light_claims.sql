@@ -6,6 +6,9 @@ drop index divvy.unit_claim_idx, divvy.task_claim_idx, divvy.share_claim_idx, di
     divvy.share_unsuccessful_idx, divvy.task_scheduled_idx, divvy.task_divided_idx, divvy.task_deadline_idx, divvy.task_cancelling_idx,
     divvy.task_paused_idx, divvy.task_finished_idx;
 
+-- The view names the column; the rules, which follow every migration, make it again.
+drop view if exists divvy.type_stats;
+
 -- Lanes: 0 plan and reduce; 1 to 4 plain tasks by priority; 11 to 14 the shares of divided ones.
 alter table divvy.unit drop column lane;
 alter table divvy.unit
@@ -55,6 +58,12 @@ alter table divvy.low_water
     add verified_key bigint not null default 0,   -- every key up to it is visible
     add home text;                                -- the server and database that the sequences belong to
 insert into divvy.lane (task_type, lane) select name, l from divvy.task_type, unnest('{11,12,13,14}'::int[]) l on conflict do nothing;
+
+-- Functions of the rules that have other arguments from here on.
+drop function if exists divvy.idempotency_key(bigint, divvy.phase, int, int, int), divvy.pick(text[], int, int[], uuid, bigint, timestamptz),
+    divvy.pick_type(text, int, int, bigint, uuid, bigint, timestamptz),
+    divvy.pick_lane(text, smallint, bigint, int, bigint, uuid, bigint, timestamptz), divvy.drop_leases(bigint[], bigint[]),
+    divvy.raise_marks(bigint), divvy.repair_keys();
 
 -- Where a walk over a table goes on.
 create table divvy.walk (name text primary key, at_id bigint not null) with (fillfactor = 50);

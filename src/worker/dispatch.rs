@@ -15,7 +15,7 @@ use crate::store::claim::{Ask, Claimed};
 use crate::store::complete::Finished;
 use crate::store::state::Completed;
 use crate::{Error, ErrorKind, Result};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -214,16 +214,28 @@ impl Dispatcher {
         }
         let beside = !self.rounds.is_empty();
         let claiming = self.flights.values().any(|flight| !flight.asked.is_empty());
-        if beside && claiming && self.finished.len() < ROUND_BESIDE_LEAST {
+        // Two rounds that end parts of one lease would find it locked, and leave its end to a duty.
+        let theirs: HashSet<Token> =
+            self.flights.values().flat_map(|flight| flight.batch.iter().map(|one| one.token)).collect();
+        let free = self.finished.iter().filter(|one| !theirs.contains(&one.token)).count();
+        if beside && claiming && free < ROUND_BESIDE_LEAST {
             return;
         }
         let ask = if !claiming && (self.hungry || !self.finished.is_empty()) { self.ask() } else { None };
-        if ask.is_none() && (self.finished.is_empty() || (beside && !claiming)) {
+        if ask.is_none() && (free == 0 || (beside && !claiming)) {
             return;
         }
         self.hungry = self.hungry && ask.is_none();
-        let batch = self.finished.len().min(ROUND_SPLITS_MAX);
-        let batch: Arc<Vec<Finished>> = Arc::new(self.finished.drain(..batch).collect());
+        let mut left = ROUND_SPLITS_MAX;
+        let batch: Vec<Finished> = self
+            .finished
+            .extract_if(.., |one| {
+                let takes = left > 0 && !theirs.contains(&one.token);
+                left -= usize::from(takes);
+                takes
+            })
+            .collect();
+        let batch = Arc::new(batch);
         let flight = Flight { batch: batch.clone(), asked: self.reserve(ask.as_ref()) };
         let (core, signals) = (self.core.clone(), self.signals.clone());
         let brisk = self.pace.is_brisk(Instant::now());

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use tokio_util::sync::CancellationToken;
 
-const SLOTS: usize = 200;
+const SLOTS: usize = 500;
 
 struct Noop(Tally);
 
@@ -87,7 +87,8 @@ impl Peer for Divvy {
 
     async fn settled(&self) -> Result<bool> {
         // All are handled: what is not recorded yet is still held by a lease.
-        Ok(sqlx::query_scalar("select not exists (select from divvy.lease)").fetch_one(&self.pool).await?)
+        let held = "select coalesce(sum(leased), 0) = 0 from divvy.worker_overview";
+        Ok(sqlx::query_scalar(held).fetch_one(&self.pool).await?)
     }
 
     async fn standing(&self) -> Result<Standing> {
