@@ -62,7 +62,8 @@ begin
         end if;
     end loop;
     if v_types > 3 then
-        perform set_config('divvy.busy_types', array_to_string(v_found[:100], ' '), false), set_config('divvy.all_types_at', coalesce(v_all_at::text, ''), false);
+        perform set_config('divvy.busy_types', array_to_string(v_found[:100], ' '), false),
+            set_config('divvy.all_types_at', coalesce(v_all_at::text, ''), false);
     end if;
 end $$;
 
@@ -133,7 +134,8 @@ begin
         v_may_behind_at := v_started + 10 * (extract(epoch from clock_timestamp()) - v_started);
         v_behind_at := greatest(v_started + 1, v_may_behind_at);
     end if;
-    perform set_config(v_setting, concat_ws(' ', v_positions, v_behind_at, v_may_behind_at, v_lanes, v_lanes_at, extract(epoch from p_now)), false);
+    perform set_config(v_setting, concat_ws(' ', v_positions, v_behind_at, v_may_behind_at, coalesce(v_lanes, '{}'),
+        coalesce(v_lanes_at, 0), extract(epoch from p_now)), false);
     return v_parts;
 end $$;
 
