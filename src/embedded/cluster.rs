@@ -113,6 +113,17 @@ impl Cluster {
 
     /// Makes the cluster where there is none, and starts its server. The caller holds `start.lock`.
     pub async fn start(&self, settings: &Settings) -> Result<Child> {
+        let first = self.try_start(settings).await;
+        if first.is_ok() || !settings.discard || !self.data.exists() || self.is_running() {
+            return first;
+        }
+        // Data that is thrown away in any case, such as of a test that was killed while it made or deleted it.
+        tracing::info!(folder = %self.root.display(), "throwing away data that no server starts on");
+        self.delete_data()?;
+        self.try_start(settings).await
+    }
+
+    async fn try_start(&self, settings: &Settings) -> Result<Child> {
         let binaries = self.binaries(settings).await?;
         if major_of(&self.root)?.is_none() {
             self.init(&binaries, settings.durability)?;
@@ -167,8 +178,18 @@ impl Cluster {
 
     /// `initdb` into a neighbouring folder, then a rename: a kill never leaves half a cluster.
     fn init(&self, binaries: &Binaries, durability: Durability) -> Result<()> {
+        if fs::read_dir(&self.data).is_ok_and(|mut entries| entries.next().is_some()) {
+            return Err(Error::new(
+                ErrorKind::Embedded,
+                format!(
+                    "{} holds files but no PG_VERSION, so it is no Postgres cluster: move it away to keep it, or \
+                     delete it with `divvy db reset`",
+                    self.data.display()
+                ),
+            ));
+        }
         let unfinished = self.root.join("data.init");
-        fs::remove_dir_all(&unfinished).ok();
+        delete(&unfinished)?;
         let mut command = self.command(&binaries.dir.join("initdb"));
         command.arg("-D").arg(&unfinished).args([
             "-U",
@@ -255,18 +276,17 @@ impl Cluster {
         Err(Error::new(ErrorKind::Embedded, format!("the Postgres in {} does not stop", self.root.display())))
     }
 
-    /// Deletes the data of a stopped server, but not the lock files: others may be waiting on them. False:
-    /// there was none.
+    /// Deletes the data of a stopped server, but not the lock files: others may be waiting on them. Renamed
+    /// first: a kill never leaves half a cluster. False: there was none.
     pub fn delete_data(&self) -> Result<bool> {
+        let doomed = self.root.join("data.deleted");
+        delete(&doomed)?;
         let existed = self.data.exists();
-        for folder in ["data", "data.init"] {
-            match fs::remove_dir_all(self.root.join(folder)) {
-                Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(at(&self.data, &cause));
-                }
-                _ => {}
-            }
+        if existed {
+            fs::rename(&self.data, &doomed).map_err(|cause| at(&self.data, &cause))?;
         }
+        delete(&doomed)?;
+        delete(&self.root.join("data.init"))?;
         fs::remove_file(self.root.join("postgres.log")).ok();
         Ok(existed)
     }
@@ -341,6 +361,14 @@ fn socket_dir(root: &Path, account: Option<Account>) -> Result<PathBuf> {
         ));
     }
     Ok(dir)
+}
+
+/// Deletes a folder; none is as good.
+fn delete(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => Err(at(folder, &cause)),
+        _ => Ok(()),
+    }
 }
 
 fn escape(byte: u8) -> String {

@@ -201,6 +201,37 @@ async fn a_connected_psql_keeps_the_server_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_half_deleted_cluster_is_explained_and_a_discarded_one_is_made_anew() {
+    let home = Home::new();
+    home.ask("create table kept (id int)");
+    home.until_gone().await;
+    let (version, aside) = (home.root().join("data/PG_VERSION"), home.dir.path().join("PG_VERSION"));
+    fs::rename(&version, &aside).unwrap();
+    let refused = said(&mut home.divvy(&["db", "url"]));
+    assert_eq!(refused.code, Some(1));
+    for part in ["no PG_VERSION", "move it away", "divvy db reset"] {
+        assert!(refused.err.contains(part), "{part:?} is missing in: {}", refused.err);
+    }
+    fs::rename(&aside, &version).unwrap();
+    assert_eq!(home.ask("select count(*) from kept"), "0", "nothing was touched");
+    home.until_gone().await;
+
+    // A test's server: killed while its data was deleted, and with a file of it damaged.
+    for damage in ["PG_VERSION", "global/pg_control"] {
+        fs::remove_file(home.root().join("data").join(damage)).unwrap();
+        let mine = settings(home.root());
+        let embedded = Embedded::start(&mine).await.unwrap_or_else(|e| panic!("without {damage}: {e}"));
+        assert!(embedded.is_starter());
+        drop(embedded);
+        ok(&mut home.divvy(&["db", "stop"]));
+        home.until_gone().await;
+        // The watchdog has deleted it: make the next one.
+        home.ask("select 1");
+        home.until_gone().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_address_that_url_prints_works_until_stop() {
     let home = Home::new();
     let url = ok(&mut home.divvy(&["db", "url"])).trim().to_owned();
