@@ -13,6 +13,7 @@ language sql immutable parallel safe as $$
         when 'claim answer' then 8388608     -- bytes
         when 'splits' then 1000000           -- a task
         when 'added splits' then 10000       -- a call
+        when 'stretch' then 32               -- splits, from which on a task's lie in stretches (docs/adr/0011)
         when 'batch' then 10000              -- ids in one call
         when 'stragglers' then 1000          -- one look behind a position
         when 'log lines' then 1000           -- an attempt

@@ -114,7 +114,7 @@ begin
     return coalesce(v_started, 0);
 end $$;
 
--- Turns given shares into rows; a task without any (a reduce on a plain task) gets one.
+-- Makes the given shares of tasks; a task without any (a reduce on a plain task) gets one.
 create or replace function divvy.make_shares(p_ids bigint[], p_now timestamptz) returns void
 language plpgsql set enable_seqscan = off set jit = off as $$
 declare
@@ -122,23 +122,17 @@ declare
 begin
     for k in select * from divvy.task where id = any (p_ids) order by id loop
         if k.splits is not null then
-            perform divvy.insert_shares(k, 0, array(select jsonb_array_elements(k.splits)), p_now);
             k.split_count := jsonb_array_length(k.splits);
+            perform divvy.insert_shares(k, 0, k.split_count, array(select jsonb_array_elements(k.splits)), null, p_now);
         elsif k.split_count is not null then
-            insert into divvy.share (share_of, split_no, task_type, priority, group_key, max_attempts, timeout, due_at, payload)
-            select k.id, i + 1, k.task_type, k.priority, k.group_key, k.max_attempts, k.timeout, p_now,
-                jsonb_build_object('index', i, 'count', k.split_count)
-            from generate_series(0, k.split_count - 1) i;
+            perform divvy.insert_shares(k, 0, k.split_count, null, jsonb_build_object('count', k.split_count), p_now);
         elsif k.split_range is not null then
             k.split_count := divvy.range_splits(k.split_range, k.split_size)::int;
-            insert into divvy.share (share_of, split_no, task_type, priority, group_key, max_attempts, timeout, due_at, payload)
-            select k.id, i + 1, k.task_type, k.priority, k.group_key, k.max_attempts, k.timeout, p_now,
-                jsonb_build_object('lo', lo, 'hi', least(lo::numeric + k.split_size, upper(k.split_range)::numeric))
-            from generate_series(0, k.split_count - 1) i,
-                lateral (select (lower(k.split_range)::numeric + i::numeric * k.split_size)::bigint as lo) b;
+            perform divvy.insert_shares(k, 0, k.split_count, null,
+                jsonb_build_object('lo', lower(k.split_range), 'hi', upper(k.split_range), 'size', k.split_size), p_now);
         else
-            perform divvy.insert_shares(k, 0, array[null::jsonb], p_now);
             k.split_count := 1;
+            perform divvy.insert_shares(k, 0, 1, array[null::jsonb], null, p_now);
         end if;
         update divvy.task set split_count = k.split_count, splits = null where id = k.id;
         if k.split_count = 0 then
@@ -147,14 +141,20 @@ begin
     end loop;
 end $$;
 
--- Inserts shares numbered from p_after + 1, in the order of the array.
-create or replace function divvy.insert_shares(k divvy.task, p_after int, p_payloads jsonb[], p_now timestamptz) returns void
-language sql as $$
+-- Makes p_count shares, numbered from p_after + 1: with payloads in their order, or by a rule (divvy.payload_by).
+create or replace function divvy.insert_shares(k divvy.task, p_after int, p_count int, p_payloads jsonb[], p_rule jsonb, p_now timestamptz) returns void
+language plpgsql as $$
+begin
+    if divvy.lies_in_stretches(k.task_type, p_count) then
+        perform divvy.lay_out(k, p_after, p_count, p_payloads, p_rule, p_now);
+        return;
+    end if;
     insert into divvy.share (share_of, split_no, task_type, priority, group_key, max_attempts, timeout, due_at, payload)
-    select k.id, p_after + n, k.task_type, k.priority, k.group_key, k.max_attempts, k.timeout, p_now, payload
-    from unnest(p_payloads) with ordinality as p (payload, n)
-    order by n
-$$;
+    select k.id, p_after + n, k.task_type, k.priority, k.group_key, k.max_attempts, k.timeout, p_now,
+        case when p_rule is null then payload else divvy.payload_by(p_rule, n::int) end
+    from unnest(coalesce(p_payloads, array_fill(null::jsonb, array[p_count]))) with ordinality as p (payload, n)
+    order by n;
+end $$;
 
 -- Tells waiting workers that there is work. At most one notification a type and transaction; none when
 -- nobody of the type waits, or when the setting divvy.notify is off (two-phase commit needs that).

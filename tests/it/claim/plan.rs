@@ -5,14 +5,18 @@ use crate::support::hand::{Claimed, Hand};
 
 /// The rows that the statistics know of, or that they don't.
 const MANY: i32 = 200_000;
+/// Plain tasks, a task whose splits are rows, one whose splits lie in stretches.
+const TYPES: [&str; 3] = ["plain", "divided", "large"];
 /// What the hot calls are asked for at once.
 const BATCH: usize = 50;
+/// What they take of one type, together.
+const BATCH_OF_ALL: i32 = 200;
 /// Rows that a call of one batch may read from a table: each a few times, never the table.
 const ROWS_READ_MAX: i64 = 60 * BATCH as i64;
 
 /// The transaction so far has read these tables by index, and few rows of them.
 async fn assert_by_index(hand: &mut Hand, call: &str, case: &str) {
-    for table in ["task", "share"] {
+    for table in ["task", "share", "stretch", "given", "ended"] {
         let counts: Vec<i64> = hand
             .get(&format!(
                 "select array[seq_scan, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)]
@@ -28,7 +32,7 @@ async fn assert_by_index(hand: &mut Hand, call: &str, case: &str) {
 async fn hot_calls(db: &TestDb, case: &str) {
     let mut hand = Hand::new(db).await;
     let mut claimed: Vec<Claimed> = Vec::new();
-    for task_type in ["plain", "divided"] {
+    for task_type in TYPES {
         hand.run("begin").await;
         let got = hand.claim(task_type, BATCH).await;
         assert_eq!(got.len(), BATCH, "{task_type} {case}");
@@ -43,7 +47,7 @@ async fn hot_calls(db: &TestDb, case: &str) {
         assert_by_index(&mut hand, "complete_many", case).await;
         hand.run("commit").await;
     }
-    for task_type in ["plain", "divided"] {
+    for task_type in TYPES {
         let split = hand.claim_one(task_type).await;
         hand.run("begin").await;
         assert_eq!(hand.complete(&split).await, "ok");
@@ -64,7 +68,7 @@ async fn hot_calls(db: &TestDb, case: &str) {
         "prune(50)",
         "prune(50)",
         "advance_low_water()",
-        "next_wait('{plain,divided}')",
+        "next_wait('{plain,divided,large}')",
     ] {
         hand.run("begin").await;
         hand.run(&format!("select divvy.{call}")).await;
@@ -81,7 +85,7 @@ async fn hot_calls(db: &TestDb, case: &str) {
 async fn declared() -> (TestDb, Hand) {
     let db = TestDb::new().await;
     let mut hand = Hand::new(&db).await;
-    for task_type in ["plain", "divided", "empty"] {
+    for task_type in ["plain", "divided", "large", "empty"] {
         hand.declare(task_type, "{}").await;
     }
     hand.run("alter table divvy.task set (autovacuum_enabled = off)").await;
@@ -92,7 +96,8 @@ async fn declared() -> (TestDb, Hand) {
 async fn fill(hand: &mut Hand, count: i32) {
     hand.run(&format!("insert into divvy.task (task_type) select 'plain' from generate_series(1, {count})"))
         .await;
-    hand.run(&format!("insert into divvy.task (task_type, split_count) values ('divided', {count})")).await;
+    hand.divided_into_rows("divided", count).await;
+    hand.divided("large", count.max(BATCH_OF_ALL)).await;
 }
 
 #[tokio::test]
