@@ -5,48 +5,48 @@
 create or replace function divvy.task_inserted() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 declare
-    v_now timestamptz := divvy.clock();
     v_row record;
     v_type text;           -- the only type, or the least
     v_several boolean;
-    v_more boolean;        -- some row has more than type and payload
-    v_starts boolean;      -- tasks of the type do not begin as plain ones
+    v_check boolean;       -- some row must be checked
+    v_starts boolean;      -- some task may not begin as a plain one
     v_idle boolean;        -- somebody waits for the type
     v_special bigint[];
 begin
-    -- One statement and one pass, for every commit and every row pays for each. Without groups and sorts there is no
-    -- plan to choose: all are of one type when its least name is its greatest.
-    select i.least, i.least <> i.greatest, i.more, t.name is null or t.plan or t.reduce or t.max_waiting is not null,
-        w.idle_until > v_now and divvy.wakes()
-    into v_type, v_several, v_more, v_starts, v_idle
+    -- One statement and one pass, for every commit and every row pays for each. All are of one type when its least name is
+    -- its greatest: so there is nothing to group, to sort and to choose for a planner. Nor is there a variable in it, so it is
+    -- not planned anew for each call (a session that once inserted many rows would, at five times the price).
+    select i.least, i.least <> i.greatest, not i.fine, i.starts or t.name is null or t.plan or t.reduce or t.max_waiting is not null,
+        w.idle_until > divvy.clock() and divvy.wakes()
+    into v_type, v_several, v_check, v_starts, v_idle
     from (
         select min(n.task_type) as least, max(n.task_type) as greatest,
-            bool_or(not coalesce(n.priority between 1 and 4, false) or pg_column_size(n.payload) >= 3000
-                or not (n.headers, n.labels, n.group_key, n.dedupe_key, n.run_at, n.deadline_at, n.max_attempts, n.timeout, n.max_failed,
-                    n.max_failed_percent, n.reduce_on, n."then", n.splits, n.split_count, n.split_range, n.split_size) is null) as more
+            bool_and(divvy.is_fine(n.priority, n.payload, n.headers, n.labels, n.group_key, n.dedupe_key, n.run_at, n.deadline_at, n.max_attempts,
+                num_nonnulls(n.timeout, n.max_failed, n.max_failed_percent, n.reduce_on, n."then", n.splits, n.split_count, n.split_range,
+                    n.split_size))) as fine,
+            bool_or(n.run_at > divvy.clock() or num_nonnulls(n.dedupe_key, n.splits, n.split_count, n.split_range) > 0) as starts
         from inserted n) i
     left join divvy.task_type t on t.name = i.least
     left join divvy.type_wake w on w.task_type = i.least;
 
-    if v_more then
+    if v_check then
         for v_row in
             select to_jsonb(n) as task, n.ord
             from (select i.*, row_number() over () as ord from inserted i) n
-            where n.priority is null or n.priority not between 1 and 4
-                or pg_column_size(n.payload) >= 3000
-                or num_nonnulls(n.headers, n.labels, n.group_key, n.dedupe_key, n.run_at, n.deadline_at, n.max_attempts, n.timeout, n.max_failed,
-                    n.max_failed_percent, n.reduce_on, n."then", n.splits, n.split_count, n.split_range, n.split_size) > 0
+            where not divvy.is_fine(n.priority, n.payload, n.headers, n.labels, n.group_key, n.dedupe_key, n.run_at, n.deadline_at, n.max_attempts,
+                num_nonnulls(n.timeout, n.max_failed, n.max_failed_percent, n.reduce_on, n."then", n.splits, n.split_count, n.split_range,
+                    n.split_size))
         loop
             perform divvy.check_task(jsonb_populate_record(null::divvy.task, v_row.task), 'task row ' || v_row.ord);
         end loop;
     end if;
 
-    if v_several or v_more or v_starts then
+    if v_several or v_starts then
         select array_agg(i.id order by i.id) into v_special
         from inserted i
         left join divvy.task_type t on t.name = i.task_type
         where t.name is null or t.plan or t.reduce or t.max_waiting is not null
-            or i.run_at > v_now
+            or i.run_at > divvy.clock()
             or num_nonnulls(i.splits, i.split_count, i.split_range) > 0
             or (i.dedupe_key is not null and t.dedupe_window <> 'open');
     end if;
@@ -56,7 +56,7 @@ begin
         where not exists (select from divvy.task_type t where t.name = i.task_type);
         -- What follows an ended task is no new work from outside: refusing it would keep its parent from ending.
         perform divvy.check_waiting(array(select distinct task_type from inserted where parent_task_id is null));
-        perform divvy.start(v_special, v_now);
+        perform divvy.start(v_special, divvy.clock());
     end if;
     if v_several then
         perform divvy.wake(array(select distinct task_type from inserted));
