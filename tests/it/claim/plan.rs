@@ -3,93 +3,14 @@
 //! What counts is what a call did: scans from end to end, rows read by index, and entries of indexes walked over (dead ones
 //! among them). An index that is used in the wrong way reads too many rows, whatever its plan is called.
 
+use super::measured::{BATCH, Measured};
 use crate::support::db::TestDb;
 use crate::support::hand::{Claimed, Hand};
 
 /// The rows that the statistics know of, or that they don't.
-const MANY: i32 = 200_000;
-/// What the hot calls are asked for at once.
-const BATCH: usize = 50;
-/// Rows that a call of one batch may read from a table, and entries from its indexes: each a few times, never the table.
-const ROWS_READ_MAX: i64 = 60 * BATCH as i64;
+const MANY: i32 = 100_000;
 /// Leases of other workers, which hot calls must not walk over.
 const LEASES: i32 = 10_000;
-
-/// A session, and what its calls read.
-struct Measured {
-    hand: Hand,
-    case: &'static str,
-    entries: i64,
-}
-
-impl Measured {
-    async fn new(db: &TestDb, case: &'static str) -> Self {
-        Self { hand: Hand::new(db).await, case, entries: 0 }
-    }
-
-    /// Before a call.
-    async fn begin(&mut self) {
-        self.entries = self.entries_read().await;
-        self.hand.run("begin").await;
-    }
-
-    /// Entries read from the indexes of splits by anybody so far, which in these tests is this session alone.
-    async fn entries_read(&mut self) -> i64 {
-        self.hand.run("select pg_stat_force_next_flush()").await;
-        self.hand
-            .get(
-                "select coalesce(sum(idx_tup_read), 0)::bigint from pg_stat_user_indexes
-                  where schemaname = 'divvy' and relname in ('task', 'share')",
-            )
-            .await
-    }
-
-    /// After it: the transaction has read its tables by index, and few rows of them.
-    async fn end(&mut self, call: &str) {
-        let case = self.case;
-        // Leases are few, and duties look at all of them; no call of a worker does.
-        let duty =
-            ["settle", "reclaim", "promote", "prune", "next_wait"].iter().any(|duty| call.starts_with(duty));
-        for table in ["task", "share", "lease"] {
-            if duty && table == "lease" {
-                continue;
-            }
-            let counts: Vec<i64> = self
-                .hand
-                .get(&format!(
-                    "select array[seq_scan, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)]
-                       from pg_stat_xact_user_tables where schemaname = 'divvy' and relname = '{table}'"
-                ))
-                .await;
-            assert!(counts[0] == 0 || table == "lease", "{call} scans divvy.{table} from end to end {case}");
-            assert!(counts[1] <= ROWS_READ_MAX, "{call} reads {} rows of divvy.{table} {case}", counts[1]);
-        }
-        self.hand.run("commit").await;
-        let entries = self.entries_read().await - self.entries;
-        assert!(entries <= ROWS_READ_MAX, "{call} walks over {entries} entries of indexes {case}");
-    }
-
-    async fn claim(&mut self, task_type: &str, call: &str) -> Vec<Claimed> {
-        self.begin().await;
-        let got = self.hand.claim(task_type, BATCH).await;
-        assert_eq!(got.len(), BATCH, "{task_type} {}", self.case);
-        self.end(call).await;
-        got
-    }
-
-    async fn complete_many(&mut self, batch: &[Claimed], call: &str) {
-        self.begin().await;
-        let verdicts = self.hand.complete_many(batch).await;
-        assert!(verdicts.iter().all(|v| v == "ok"), "{verdicts:?}");
-        self.end(call).await;
-    }
-
-    async fn run(&mut self, sql: &str) {
-        self.begin().await;
-        self.hand.run(&format!("select {sql}")).await;
-        self.end(sql.trim_start_matches("divvy.")).await;
-    }
-}
 
 /// Each call in a transaction, its reads counted.
 async fn hot_calls(m: &mut Measured, case: &'static str) {
@@ -229,10 +150,10 @@ async fn hot_calls_use_their_indexes_with_statistics_of_empty_tables_and_of_a_mi
     fill(&mut hand, 500).await;
     hot_calls(&mut early, "with 500 rows and statistics of none").await;
     fill(&mut hand, MANY).await;
-    hot_calls(&mut early, "with 200,000 rows, statistics of none, and plans of before").await;
+    hot_calls(&mut early, "with 100,000 rows, statistics of none, and plans of before").await;
     others_leases(&mut hand).await;
     let mut fresh = Measured::new(&db, "").await;
-    hot_calls(&mut fresh, "with 200,000 rows and statistics of none").await;
+    hot_calls(&mut fresh, "with 100,000 rows and statistics of none").await;
 
     hand.run("analyze divvy.task; analyze divvy.share; analyze divvy.unit; analyze divvy.lease").await;
     say_a_million(&mut hand).await;
@@ -242,7 +163,7 @@ async fn hot_calls_use_their_indexes_with_statistics_of_empty_tables_and_of_a_mi
 }
 
 #[tokio::test]
-async fn hot_calls_use_their_indexes_with_statistics_of_200000_ready_rows_that_are_done_by_now() {
+async fn hot_calls_use_their_indexes_with_statistics_of_100000_ready_rows_that_are_done_by_now() {
     let (db, mut hand) = declared().await;
     fill(&mut hand, MANY).await;
     hand.run("analyze divvy.task; analyze divvy.share").await;
@@ -251,26 +172,24 @@ async fn hot_calls_use_their_indexes_with_statistics_of_200000_ready_rows_that_a
          update divvy.share set state = 'succeeded', finished_at = now()",
     )
     .await;
-    // To find that the last of 200,000 splits has ended, each is read once.
+    // To find that the last of 100,000 splits has ended, each is read once.
     hand.run("select divvy.settle()").await;
     // The claim's index keeps what ended well, and a new session walks from the marks: they follow once somebody looks.
     hand.run("select divvy.advance_low_water(), divvy.raise_marks('plain'), divvy.raise_marks('divided')")
         .await;
     fill(&mut hand, 300).await;
     let mut m = Measured::new(&db, "").await;
-    hot_calls(&mut m, "with statistics of 200,000 ready rows and few of them left").await;
+    hot_calls(&mut m, "with statistics of 100,000 ready rows and few of them left").await;
 
     // And pruned, while the statistics still tell of them: their entries stay until a vacuum.
     hand.run("delete from divvy.lease; delete from divvy.share; delete from divvy.task").await;
     hand.run("select divvy.advance_low_water(), divvy.raise_marks('plain'), divvy.raise_marks('divided')")
         .await;
-    // Whoever walks over them first finds that they are dead to all.
-    hand.run("select divvy.prune(50), divvy.prune(50)").await;
     fill(&mut hand, 300).await;
-    hot_calls(&mut m, "with statistics of 200,000 rows that are gone, in an old session").await;
+    hot_calls(&mut m, "with statistics of 100,000 rows that are gone, in an old session").await;
     fill(&mut hand, 300).await;
     let mut m = Measured::new(&db, "").await;
-    hot_calls(&mut m, "with statistics of 200,000 rows that are gone").await;
+    hot_calls(&mut m, "with statistics of 100,000 rows that are gone").await;
 }
 
 #[tokio::test]
