@@ -50,7 +50,8 @@ async fn a_lane_with_100000_delayed_splits_costs_a_claim_nothing() {
     }
     reader.run("rollback").await;
     // And what is due among them comes at once.
-    hand.run(&format!("update divvy.task set due_at = now() where id = (select min(id) from divvy.task where state = 'delayed')")).await;
+    hand.run("update divvy.task set due_at = now() where id = (select min(id) from divvy.task where state = 'delayed')")
+        .await;
     assert_eq!(hand.get::<i32>("select divvy.promote()").await, 1);
     let left: i64 = hand.count("divvy.split where status = 'ready'").await;
     let mut got = 0;
