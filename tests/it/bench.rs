@@ -93,8 +93,10 @@ async fn steady_prints_a_line_for_each_interval_and_says_what_was_held() {
     let arguments = ["steady", "--secs", "1", "--interval", "1"];
     let rated = report(&db, &[&arguments[..], &["--rate", "500"]].concat());
     assert!((1..=600).contains(&count(&rated, "inserted")), "{rated}");
-    let floor = report(&db, &[&arguments[..], &["--design", "floor"]].concat());
-    measured(&floor, "steady");
+    for design in ["floor", "s_ctid_cur"] {
+        let floor = report(&db, &[&arguments[..], &["--design", design]].concat());
+        measured(&floor, "steady");
+    }
 }
 
 #[tokio::test]
