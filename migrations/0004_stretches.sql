@@ -16,7 +16,7 @@ create table divvy.stretch (
     primary key (share_of, stripe, first_no)
 ) with (fillfactor = 50);
 create index stretch_claim_idx on divvy.stretch (task_type, lane, key) where first_no <= last_no;
-create index stretch_id_idx on divvy.stretch ((id_base + last_no)) where first_no <= last_no;
+create index stretch_id_idx on divvy.stretch ((id_base + last_no));
 
 -- What their payloads are: given, some in a row, or by a rule.
 create table divvy.given (

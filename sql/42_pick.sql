@@ -143,40 +143,50 @@ end $$;
 create or replace function divvy.lane_slot(p_lane int) returns int
 language sql immutable parallel safe as 'select case when p_lane < 10 then p_lane + 1 when p_lane < 20 then p_lane - 5 else p_lane - 11 end';
 
--- What lies ahead of the positions, the first lane first. A part without splits only says how far its lane has come.
+-- What lies ahead of the positions, the first lane first; in a second pass what is left over when lanes that had a part of the
+-- claim needed less. A part without splits only says how far its lane has come.
 create or replace function divvy.pick_ahead(t divvy.task_type, p_lanes smallint[], p_positions bigint[], p_want int, p_room bigint) returns divvy.part[]
 language plpgsql as $$
 declare
     v_parts divvy.part[] := '{}';
     v_lane smallint;
+    v_slot int;
     v_want int;
-    v_position bigint;
+    v_cut smallint[] := '{}';   -- lanes that may have more than their part
     p divvy.part;
 begin
-    for i in 1 .. cardinality(p_lanes) loop
-        exit when p_want <= 0 or p_room <= 0;
-        v_lane := p_lanes[i];
-        v_want := divvy.share_of_lane(p_lanes, i, p_want);
-        continue when v_want <= 0;
-        v_position := divvy.frontier(t.name, v_lane, p_positions[divvy.lane_slot(v_lane)]);
-        if v_lane > 20 then
-            foreach p in array divvy.pick_stretches(t, v_lane, v_position, 9223372036854775807, v_want, p_room) loop
+    for v_pass in 1 .. 2 loop
+        for i in 1 .. cardinality(p_lanes) loop
+            exit when p_want <= 0 or p_room <= 0;
+            v_lane := p_lanes[i];
+            v_slot := divvy.lane_slot(v_lane);
+            continue when v_pass = 2 and not v_lane = any (v_cut);
+            v_want := case v_pass when 1 then divvy.share_of_lane(p_lanes, i, p_want) else p_want end;
+            if v_want < p_want then
+                v_cut := v_cut || v_lane;
+            end if;
+            continue when v_want <= 0;
+            p_positions[v_slot] := divvy.frontier(t.name, v_lane, p_positions[v_slot]);
+            if v_lane > 20 then
+                foreach p in array divvy.pick_stretches(t, v_lane, p_positions[v_slot], 9223372036854775807, v_want, p_room) loop
+                    p_want := p_want - cardinality(p.split_ids);
+                    p_room := p_room - p.bytes;
+                    v_parts := v_parts || p;
+                end loop;
+                continue;
+            end if;
+            p := divvy.pick_lane(t, v_lane, p_positions[v_slot], 9223372036854775807, v_want, p_room, false, null);
+            if p.split_ids is null then
+                p.lane := v_lane;
+                p.hi_key := p_positions[v_slot];
+            else
                 p_want := p_want - cardinality(p.split_ids);
                 p_room := p_room - p.bytes;
-                v_parts := v_parts || p;
-            end loop;
-            continue;
-        end if;
-        p := divvy.pick_lane(t, v_lane, v_position, 9223372036854775807, v_want, p_room, false, null);
-        if p.split_ids is null then
-            p.lane := v_lane;
-            p.hi_key := v_position;
-        else
-            p_want := p_want - cardinality(p.split_ids);
-            p_room := p_room - p.bytes;
-        end if;
-        p_positions[divvy.lane_slot(v_lane)] := p.hi_key;
-        v_parts := v_parts || p;
+            end if;
+            p_positions[v_slot] := p.hi_key;
+            v_parts := v_parts || p;
+        end loop;
+        exit when v_cut = '{}';
     end loop;
     return v_parts;
 end $$;

@@ -25,7 +25,7 @@ declare
 begin
     select * into u from divvy.unit k where k.id = p_id;
     if not found then
-        select r.state, r.token into u.state, u.token from divvy.rowless_state(p_id) r;
+        select r.state, r.token into u.state, u.token from divvy.rowless(p_id) r;
         if u.state is null then
             perform divvy.unknown('split', p_id::text);
         end if;

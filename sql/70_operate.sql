@@ -246,19 +246,24 @@ end $$;
 create or replace function divvy.skip_split(split_id bigint, reason text default null) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
+    v_task bigint;
     u divvy.unit;
     k divvy.task;
 begin
-    perform divvy.write_out_one(skip_split.split_id);
-    select * into u from divvy.unit x where x.id = skip_split.split_id and x.state is not null;
+    select coalesce(x.share_of, x.id) into v_task from divvy.unit x where x.id = skip_split.split_id and x.state is not null;
     if not found then
-        select r.state into u.state from divvy.rowless_state(skip_split.split_id) r;
-        if u.state is null then
-            perform divvy.unknown('split', skip_split.split_id::text);
-        end if;
-        raise exception using errcode = 'DV004', message = format('split %s is %s: it can''t be skipped, or not just now', skip_split.split_id, u.state);
+        select r.share_of into v_task from divvy.rowless(skip_split.split_id) r;
     end if;
-    k := divvy.locked_task(coalesce(u.share_of, u.id));
+    if v_task is null then
+        perform divvy.unknown('split', skip_split.split_id::text);
+    end if;
+    k := divvy.locked_task(v_task);
+    perform divvy.write_out_one(skip_split.split_id);
+    select * into u from divvy.unit x where x.id = skip_split.split_id;
+    if not found then
+        raise exception using errcode = 'DV004', message = format('split %s of task %s is %s: it can''t be skipped, or not just now', skip_split.split_id,
+            k.id, (select r.state from divvy.rowless(skip_split.split_id) r));
+    end if;
     perform from divvy.unit x where x.id = u.id for update skip locked;
     if not found then
         raise exception using errcode = 'DV004', message = format('split %s of task %s is being written by somebody else just now: try again',

@@ -324,7 +324,8 @@ begin
         select max(x.id) into v_highest from (
             select max(s.id) as id from divvy.share s where s.id between q.seqmin and q.seqmax
             union all
-            select max(e.id_base + e.last_no) from divvy.ended e where e.id_base + e.last_no between q.seqmin and q.seqmax
+            select max(e.id_base + e.last_no) from divvy.ended e
+            where int8range(e.id_base + e.first_no, e.id_base + e.last_no, '[]') && int8range(q.seqmin, q.seqmax)
             union all
             select max(s.id_base + s.last_no) from divvy.stretch s where s.id_base + s.last_no between q.seqmin and q.seqmax) x;
         v_highest := v_highest - (v_highest - q.seqmin) % q.seqincrement;

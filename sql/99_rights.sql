@@ -23,7 +23,11 @@ grant execute on function divvy.protocol, divvy.register_worker, divvy.claim, di
 
 grant select on divvy.task, divvy.share, divvy.unit, divvy.schedule, divvy.schedule_fire, divvy.task_type, divvy.worker, divvy.event, divvy.lease,
     divvy.leader, divvy.split_log, divvy.leased_split, divvy.split, divvy.split_attempt, divvy.task_overview, divvy.task_progress, divvy.split_overview, divvy.type_stats, divvy.full_type,
-    divvy.worker_overview, divvy.schedule_overview, divvy.dead_splits, divvy.database_health to divvy_reader, divvy_operator, divvy_worker;
+    divvy.worker_overview, divvy.schedule_overview, divvy.dead_splits, divvy.database_health, divvy.stretch, divvy.given, divvy.ended,
+    divvy.rowless_split to divvy_reader, divvy_operator, divvy_worker;
+-- What the views call.
+grant execute on function divvy.numbers, divvy.ended_through, divvy.payload_of, divvy.payloads_of, divvy.payload_by
+    to divvy_reader, divvy_operator, divvy_worker;
 
 grant execute on function divvy.put_task_type, divvy.drop_task_type, divvy.cancel, divvy.cancel_by_key, divvy.redrive, divvy.update_task, divvy.pause,
     divvy.resume, divvy.pause_task, divvy.resume_task, divvy.reschedule, divvy.skip_split, divvy.forget, divvy.worker_command, divvy.pause_schedule,

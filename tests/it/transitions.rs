@@ -61,8 +61,7 @@ struct Bench {
 }
 
 impl Bench {
-    async fn new() -> Self {
-        let db = TestDb::new().await;
+    async fn new(db: TestDb) -> Self {
         let clock = Clock::stop(&db).await;
         let connection = db.connect().await;
         let mut bench = Self { db, connection, clock };
@@ -113,8 +112,8 @@ impl Bench {
 
     /// Nothing of an earlier cell may be claimed by a later one.
     async fn clear(&mut self) {
-        for sql in ["delete from divvy.task", "delete from divvy.share", "delete from divvy.lease"] {
-            self.value(sql).await.unwrap();
+        for table in ["task", "share", "lease", "stretch", "given", "ended"] {
+            self.value(&format!("delete from divvy.{table}")).await.unwrap();
         }
     }
 
@@ -134,7 +133,7 @@ async fn split_in(bench: &mut Bench, state: &str) -> (i64, i64, i64) {
     let task = bench
         .id("insert into divvy.task (task_type, split_count, max_failed) values ('plain', 2, 5) returning id::text")
         .await;
-    let first = format!("select id::text from divvy.share where share_of = {task} and split_no = 1");
+    let first = format!("select id::text from divvy.split where task_id = {task} and split_no = 1");
     if state == "ready" {
         return (task, bench.id(&first).await, 0);
     }
@@ -188,7 +187,15 @@ async fn call_split(
 
 #[tokio::test]
 async fn every_call_on_a_split_in_every_state_does_what_the_table_says() {
-    let mut bench = Bench::new().await;
+    every_cell_of_splits(Bench::new(TestDb::new().await).await).await;
+}
+
+#[tokio::test]
+async fn every_call_on_a_split_that_lies_in_a_stretch_does_what_the_table_says() {
+    every_cell_of_splits(Bench::new(TestDb::all_in_stretches().await).await).await;
+}
+
+async fn every_cell_of_splits(mut bench: Bench) {
     let mut wrong = Vec::new();
     for (state, call, expected) in cells(SPLITS) {
         let at = split_in(&mut bench, state).await;
@@ -286,7 +293,15 @@ async fn call_task(bench: &mut Bench, call: &str, task: i64) -> Result<(), Strin
 
 #[tokio::test]
 async fn every_call_on_a_task_in_every_status_does_what_the_table_says() {
-    let mut bench = Bench::new().await;
+    every_cell_of_tasks(Bench::new(TestDb::new().await).await).await;
+}
+
+#[tokio::test]
+async fn every_call_on_a_task_whose_splits_lie_in_stretches_does_what_the_table_says() {
+    every_cell_of_tasks(Bench::new(TestDb::all_in_stretches().await).await).await;
+}
+
+async fn every_cell_of_tasks(mut bench: Bench) {
     let mut wrong = Vec::new();
     for (status, call, expected) in cells(TASKS) {
         let task = task_in(&mut bench, status).await;
@@ -310,7 +325,7 @@ async fn every_call_on_a_task_in_every_status_does_what_the_table_says() {
 
 #[tokio::test]
 async fn the_tables_name_every_state_there_is() {
-    let mut bench = Bench::new().await;
+    let mut bench = Bench::new(TestDb::new().await).await;
     for (table, kind) in [(SPLITS, "split_status"), (TASKS, "task_status")] {
         let states: std::collections::BTreeSet<&str> = cells(table).iter().map(|cell| cell.0).collect();
         let there = bench

@@ -22,8 +22,12 @@ macro_rules! sources {
 }
 
 /// The tables' history, in order; up only, never edited after a release.
-pub const MIGRATIONS: &[Source] =
-    sources!["migrations/0001_tables.sql", "migrations/0002_light_claims.sql", "migrations/0003_limits.sql", "migrations/0004_stretches.sql"];
+pub const MIGRATIONS: &[Source] = sources![
+    "migrations/0001_tables.sql",
+    "migrations/0002_light_claims.sql",
+    "migrations/0003_limits.sql",
+    "migrations/0004_stretches.sql"
+];
 
 /// The rules: functions and views, in the order in which they are applied.
 pub const RULES: &[Source] = sources![
@@ -37,6 +41,7 @@ pub const RULES: &[Source] = sources![
     "sql/44_choose.sql",
     "sql/45_lease.sql",
     "sql/46_stretch.sql",
+    "sql/47_rowless.sql",
     "sql/50_complete.sql",
     "sql/55_attempt.sql",
     "sql/60_reduce.sql",

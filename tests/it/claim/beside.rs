@@ -19,7 +19,7 @@ async fn a_lane_with_100000_delayed_splits_costs_a_claim_nothing() {
     // A reader of before: what the delays leave behind in the indexes can't be removed.
     let mut reader = Hand::new(&db).await;
     reader.run("begin isolation level repeatable read; select count(*) from divvy.task").await;
-    hand.divided("x", DELAYED).await;
+    hand.divided_into_rows("x", DELAYED).await;
     hand.run(&format!("insert into divvy.task (task_type) select 'x' from generate_series(1, {DELAYED})"))
         .await;
     // As so many calls of snooze would.

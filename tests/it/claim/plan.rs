@@ -33,9 +33,14 @@ async fn hot_calls(m: &mut Measured, case: &'static str) {
     m.run("divvy.advance_low_water()").await;
     m.run("divvy.raise_marks('plain')").await;
     m.run("divvy.raise_marks('divided')").await;
-    for duty in
-        ["settle(50)", "reclaim(50)", "promote(50)", "prune(50)", "prune(50)", "next_wait('{plain,divided,large}')"]
-    {
+    for duty in [
+        "settle(50)",
+        "reclaim(50)",
+        "promote(50)",
+        "prune(50)",
+        "prune(50)",
+        "next_wait('{plain,divided,large}')",
+    ] {
         m.run(&format!("divvy.{duty}")).await;
     }
     // Where nothing is left, finding that out is cheap too.
@@ -187,7 +192,8 @@ async fn hot_calls_use_their_indexes_with_statistics_of_100000_ready_rows_that_a
     hot_calls(&mut m, "with statistics of 100,000 ready rows and few of them left").await;
 
     // And pruned, while the statistics still tell of them: their entries stay until a vacuum.
-    hand.run("delete from divvy.lease; delete from divvy.share; delete from divvy.task").await;
+    hand.run("delete from divvy.lease; delete from divvy.stretch; delete from divvy.given; delete from divvy.ended;
+             delete from divvy.share; delete from divvy.task").await;
     hand.run("select divvy.advance_low_water(), divvy.raise_marks('plain'), divvy.raise_marks('divided')")
         .await;
     fill(&mut hand, 300).await;

@@ -62,7 +62,7 @@ async fn workers_and_duties_that_take_splits_from_each_other_lose_none_and_end_n
     .await;
     hand.run("insert into divvy.task (task_type, split_count, priority) select 'x', 100, 1 + i % 4 from generate_series(1, 7) i")
         .await;
-    let open = "divvy.unit where state in ('ready', 'running', 'delayed')";
+    let open = "divvy.split where status in ('ready', 'running', 'delayed')";
     assert_eq!(hand.count(open).await, 1400);
     let over = Arc::new(AtomicBool::new(false));
     let mut duties = Vec::new();

@@ -37,7 +37,8 @@ impl TestDb {
     /// A migrated database.
     pub async fn new() -> Self {
         let server = Server::get().await;
-        let db = Self::create(server, &format!("template {} strategy file_copy", server.template().await)).await;
+        let db =
+            Self::create(server, &format!("template {} strategy file_copy", server.template().await)).await;
         if std::env::var_os("DIVVY_TEST_STRETCHES").is_some() {
             run(&mut db.connect().await, ALL_IN_STRETCHES.into()).await;
         }

@@ -186,13 +186,13 @@ async fn slow_splits_hold_up_no_end_of_fast_ones_that_were_claimed_with_them() {
     let task = enqueue(&db, NewTask::new("act", json!({})).split_count(300)).await;
     let slow = number(
         db.pool(),
-        &format!("select count(*) from divvy.unit where state = 'ready' and id % {SLOW_OF} = 0"),
+        &format!("select count(*) from divvy.split where status = 'ready' and id % {SLOW_OF} = 0"),
     )
     .await;
     assert!((12..=13).contains(&slow), "{slow} are slow");
     let running = Running::start(worker(&db, mixed(&go_on)));
     until("all fast ones have ended", async || {
-        number(db.pool(), "select count(*) from divvy.unit where state = 'succeeded'").await == 600 - slow
+        number(db.pool(), "select count(*) from divvy.split where status = 'succeeded'").await == 600 - slow
     })
     .await;
     // Nor do they later: one that comes now is done while they run.
