@@ -149,6 +149,8 @@ impl LocalClock {
 
 impl fmt::Display for ClockEffect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A whole day may be left out; otherwise the row says the date.
+        let clock = if self.first.date() == self.change.to.date() { clock } else { date_and_clock };
         let (first, last) = (clock(self.first), clock(self.last));
         let (times, s) = match self.times {
             1 => (first, "s"),
@@ -179,4 +181,8 @@ impl fmt::Display for Repeat {
 /// The time of day as one says it: seconds only where there are any.
 fn clock(local: NaiveDateTime) -> String {
     local.format(if local.second() == 0 { "%H:%M" } else { "%H:%M:%S" }).to_string()
+}
+
+fn date_and_clock(local: NaiveDateTime) -> String {
+    format!("{} {}", local.date(), clock(local))
 }

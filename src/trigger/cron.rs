@@ -4,12 +4,12 @@
 //! skips the days of a gap and answers moments in the past in a fold. Mapping to instants is `zone.rs`.
 
 use super::bad;
-use super::day::DateFilter;
 use super::change::{ClockChange, ClockEffect, Repeat};
+use super::day::DateFilter;
 use super::field::{self, Fields};
 use super::zone::{DstFold, DstGap, LocalClock};
-use ::cron::{Schedule, TimeUnitSpec};
 use crate::{Error, Result};
+use ::cron::{Schedule, TimeUnitSpec};
 use chrono::{DateTime, NaiveDateTime, SubsecRound, TimeDelta, Utc};
 use chrono_tz::Tz;
 use std::fmt;
@@ -81,7 +81,8 @@ impl Cron {
         // What a change does may lie up to a fold away from it.
         let day = TimeDelta::days(1);
         let fires = |at: DateTime<Utc>| self.next_after(at - TimeDelta::seconds(1)) == Some(at);
-        let of = |change: ClockChange| self.rules.iter().filter_map(move |rule| change.effect_on(rule, &fires));
+        let of =
+            |change: ClockChange| self.rules.iter().filter_map(move |rule| change.effect_on(rule, &fires));
         let changes = self.clock.changes(after - day, until + day);
         let mut effects: Vec<ClockEffect> = changes.into_iter().flat_map(of).collect();
         effects.retain(|effect| effect.at > after && effect.at <= until);

@@ -33,7 +33,9 @@ pub(super) fn steps(text: &str) -> Result<Vec<TimeDelta>> {
         };
         let offset = offset.ok_or_else(|| {
             let expected = match unit {
-                Some(unit) => format!("a bare number, for {unit:?} behind the list is the unit of all, up to ten years"),
+                Some(unit) => {
+                    format!("a bare number, for {unit:?} behind the list is the unit of all, up to ten years")
+                }
                 None => "seconds, or a number with s, m, h or d, up to ten years".to_owned(),
             };
             bad(format!("step {} is {word:?} in {text:?}: {expected}, expected", index + 1))

@@ -39,8 +39,10 @@ POLICIES = [(gap, fold) for gap in ("shift", "skip") for fold in ("first", "last
 SPANS = {"5m": 300, "90m": 5_400, "5h": 18_000, "2d": 172_800, "all": None}
 # What `cargo test` compares one by one is at least this many moments.
 FIXED_LEAST = 50_000
-# A pair of zone and expression that is compared one by one has at most so many, the first expression aside.
+# A pair of zone and expression that is compared one by one has at most so many, those of all zones aside.
 FIXED_PAIR_MOST = 320
+# Compared one by one in every zone, so through every change: a rule of fixed times, and one of elapsed time.
+IN_ALL_ZONES = ["*/30 0-4,21-23 * * *", "* 0-4 * * *"]
 # The zone whose name stands for all that share its history, where the shortest would not be the known one.
 KNOWN = """Europe/Berlin Europe/London Europe/Dublin Europe/Lisbon Europe/Athens Europe/Chisinau Europe/Istanbul
     America/New_York America/Chicago America/Denver America/Los_Angeles America/Anchorage America/Halifax America/St_Johns
@@ -285,14 +287,15 @@ def make():
 
 
 def chosen(found):
-    """The pairs that are compared one by one: the first expression in every zone, which is all changes, and others in
-    turn until there are enough, each expression at least once."""
-    fixed = {(zone_, number) for zone_, number, _, _ in found if number == 0}
+    """The pairs that are compared one by one: two expressions in every zone, and others in turn until there are enough,
+    each expression at least once."""
+    in_all = [number for number, (text, _) in enumerate(expressions()) if text in IN_ALL_ZONES]
+    fixed = {(zone_, number) for zone_, number, _, _ in found if number in in_all}
     size = {row[:2]: len(row[3]) for row in found}
     zones_, numbers = 1 + max(key[0] for key in size), 1 + max(key[1] for key in size)
     total = sum(size[pair] for pair in fixed)
     for turn in range(zones_):
-        for number in range(1, numbers):
+        for number in (number for number in range(numbers) if number not in in_all):
             in_turn = [((number * 7 + turn + step) % zones_, number) for step in range(zones_)]
             fits = [pair for pair in in_turn if pair not in fixed and 0 < size[pair] <= FIXED_PAIR_MOST]
             pair = next(iter(fits), None) or min(in_turn, key=lambda pair: (pair in fixed, size[pair] == 0, size[pair]))
