@@ -17,18 +17,6 @@ const ZONES: [&str; 8] = [
     "UTC",
 ];
 
-/// Zones whose clocks change on full or half hours, and not at midnight.
-const LATE_GAPS: [&str; 8] = [
-    "Europe/Berlin",
-    "America/New_York",
-    "Australia/Lord_Howe",
-    "America/St_Johns",
-    "Africa/Casablanca",
-    "Australia/Adelaide",
-    "Antarctica/Troll",
-    "UTC",
-];
-
 /// Numbers without a clock, so that a failure repeats.
 struct Dice(u64);
 
@@ -143,20 +131,19 @@ fn no_moment_comes_twice_and_the_moments_do_not_depend_on_how_the_time_is_cut() 
     }
 }
 
-/// Croner decides alike where gap is shift and fold is first, and hours and minutes are plain lists or stars. Not
-/// so in a gap at midnight, where it leaves the day out, nor where a full hour lies within a fold (Chatham), which it
-/// fires at twice: no such zone is among these.
+/// Croner decides alike where gap is shift and fold is first, and a time is fixed to one minute and hour, or has all
+/// hours. Lists of hours follow elapsed time there.
 #[test]
 fn croner_names_the_same_moments_where_its_policy_is_ours() {
     let mut dice = Dice(2_026);
     for _ in 0..300 {
-        let zone = dice.pick(&LATE_GAPS);
+        let zone = dice.pick(&ZONES);
         let time = match dice.roll(3) {
             0 => dice.pick(&["0 *", "30 *", "*/15 *", "* *", "*/20 *"]).to_owned(),
             _ => format!(
                 "{} {}",
-                dice.pick(&["0", "30", "59", "15,45"]),
-                dice.pick(&["0", "1", "2", "3", "23", "0,12", "1,2,3"])
+                dice.pick(&["0", "30", "59", "15"]),
+                dice.pick(&["0", "1", "2", "3", "12", "23"])
             ),
         };
         let days =
