@@ -88,7 +88,6 @@ async fn putting_the_same_again_changes_nothing_and_another_rule_replaces_it_and
 #[tokio::test]
 async fn a_preview_shows_the_zone_and_utc_over_a_change_of_the_clock() {
     let preview = ["schedule", "preview", "--cron", "30 2 * * *", "--timezone", "Europe/Berlin", "-n", "3"];
-    let after = ["--after", "2026-03-27T12:00:00Z"];
     // No database is asked for a rule that is not stored.
     let lines = |more: &[&str]| -> Vec<String> {
         let text = tell_nowhere(&[&preview[..], more].concat());
