@@ -168,6 +168,18 @@ async fn a_stored_schedule_previews_what_it_will_fire() {
     .await;
     assert_eq!(due, json!([3600.0, 3600.0]));
     assert_eq!((moments("steps").len(), moments("every").len()), (2, 2));
+    // A schedule without a run left fires nothing, and so skips nothing.
+    put(
+        "over",
+        &["--cron", "30 2 * * *", "--timezone", "Europe/Berlin", "--dst-gap", "skip", "--max-runs", "1"],
+    );
+    value(
+        db.pool(),
+        "with u as (update divvy.schedule set runs = 1 where name = 'over' returning 1) select to_jsonb(1)",
+    )
+    .await;
+    let over = json(&db, &["schedule", "preview", "over"]);
+    assert_eq!((&over["moments"], &over["skipped"]), (&json!([]), &json!([])));
     let next =
         value(db.pool(), "select to_jsonb(next_fire_at) from divvy.schedule where name = 'every'").await;
     let instant = |text: &str| text.parse::<chrono::DateTime<chrono::Utc>>().unwrap();

@@ -60,9 +60,12 @@ impl Preview {
 
     /// Moments and what is skipped between them, in order.
     fn rows(&self) -> Vec<Row> {
-        // Past the last one asked for, nothing is shown.
-        let last = self.moments.last().filter(|_| self.moments.len() >= self.count);
-        let until = last.copied().unwrap_or(self.until).min(LAST_DAY);
+        // Past the last one asked for, nothing is shown; nor where the schedule has no run left.
+        let until = match self.moments.last() {
+            Some(last) if self.moments.len() >= self.count => *last,
+            None if self.count == 0 => self.after,
+            _ => self.until.min(LAST_DAY),
+        };
         let effects = self.trigger.iter().flat_map(|trigger| trigger.clock_effects(self.after, until));
         let effects = effects.chain(self.on_timed.clone());
         let (skipped, others): (Vec<ClockEffect>, Vec<ClockEffect>) =
