@@ -4,21 +4,27 @@
 //! lie between them. The set of moments never depends on how the time between is cut into questions:
 //! `next_after` is "the smallest member of the set that is later".
 
+mod change;
 mod cron;
 mod day;
 mod field;
 mod text;
 mod zone;
 
+pub use self::change::{ClockChange, ClockEffect, Fate, Repeat};
 pub use self::cron::Cron;
 pub use self::zone::{DstFold, DstGap};
 
+use self::zone::LocalClock;
 use crate::{Error, ErrorKind, Result};
 use chrono::{DateTime, TimeDelta, Utc};
 use std::fmt;
 
 /// Most steps a stepped rule may have.
 pub const STEPS_MAX: usize = 1_000;
+
+/// The IANA release of the zone data that cron moments are computed with, such as 2025b.
+pub const ZONE_DATA: &str = chrono_tz::IANA_TZDB_VERSION;
 
 /// A rule that names moments.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,7 +59,14 @@ impl Trigger {
         Ok(Self::Timed { at: text::instant(text, zone)? })
     }
 
-    /// Reads steps such as `3,5,10,15,30` or `30s,5m,1h`: offsets from the start, bare numbers in seconds.
+    /// What a change of the clock does to the text of a timed rule, where no clock of `zone` ever shows its time.
+    pub fn effect_on_timed(text: &str, zone: &str) -> Option<ClockEffect> {
+        let clock = LocalClock { zone: zone::parse(zone).ok()?, gap: DstGap::Shift, fold: DstFold::First };
+        clock.effect_on_single(text::local_time(text)?)
+    }
+
+    /// Reads steps such as `3,5,10,15,30` or `30s,5m,1h`: offsets from the start, bare numbers in seconds. A unit
+    /// behind the list is that of all (`3,5,10 m`); `preset` stands for 3,5,10,15,30 (`preset m`).
     ///
     /// # Errors
     /// `BadSchedule` (DV012) naming the step that is no duration, or is not later than the one before.
@@ -112,6 +125,23 @@ impl Trigger {
         match self.next_after(start, after) {
             Some(_) => Ok(()),
             None => Err(bad(format!("schedule {self} never fires after {}", after.to_rfc3339()))),
+        }
+    }
+
+    /// What changes of the zone's clock do to a cron rule in `(after, until]`, earliest first: what is shifted
+    /// or skipped, and where it follows elapsed time.
+    pub fn clock_effects(&self, after: DateTime<Utc>, until: DateTime<Utc>) -> Vec<ClockEffect> {
+        match self {
+            Self::Cron(cron) => cron.clock_effects(after, until),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether the zone's clock shows the local time of a cron moment twice, and which of the two it is.
+    pub fn repeat(&self, at: DateTime<Utc>) -> Option<Repeat> {
+        match self {
+            Self::Cron(cron) => cron.repeat(at),
+            _ => None,
         }
     }
 

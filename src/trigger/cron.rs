@@ -4,12 +4,13 @@
 //! skips the days of a gap and answers moments in the past in a fold. Mapping to instants is `zone.rs`.
 
 use super::bad;
+use super::change::{ClockChange, ClockEffect, Repeat};
 use super::day::DateFilter;
-use super::field::Fields;
+use super::field::{self, Fields};
 use super::zone::{DstFold, DstGap, LocalClock};
-use crate::Result;
+use crate::{Error, Result};
 use ::cron::{Schedule, TimeUnitSpec};
-use chrono::{DateTime, NaiveDateTime, SubsecRound, Utc};
+use chrono::{DateTime, NaiveDateTime, SubsecRound, TimeDelta, Utc};
 use chrono_tz::Tz;
 use std::fmt;
 
@@ -31,10 +32,12 @@ pub struct Cron {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-struct Rule {
+pub(super) struct Rule {
     schedule: Schedule,
     filters: Vec<DateFilter>,
-    clock: LocalClock,
+    pub(super) clock: LocalClock,
+    /// It has every hour or every minute.
+    pub(super) follows_elapsed_time: bool,
 }
 
 impl Cron {
@@ -55,9 +58,7 @@ impl Cron {
         for expression in expressions {
             let found = Rule::parse(expression, clock)?;
             if found.iter().all(|rule| rule.next_after(DateTime::UNIX_EPOCH).is_none()) {
-                return Err(bad(format!(
-                    "cron expression {expression:?} never fires: a date that exists between 1970 and 2100 expected"
-                )));
+                return Err(never(expression, &found, clock));
             }
             rules.extend(found);
         }
@@ -74,6 +75,26 @@ impl Cron {
         let after = after.trunc_subsecs(0);
         self.rules.iter().filter_map(|rule| rule.next_after(after)).min()
     }
+
+    /// What the changes of the zone's clock do in `(after, until]`, earliest first.
+    pub(super) fn clock_effects(&self, after: DateTime<Utc>, until: DateTime<Utc>) -> Vec<ClockEffect> {
+        // What a change does may lie up to a fold away from it.
+        let day = TimeDelta::days(1);
+        let fires = |at: DateTime<Utc>| self.next_after(at - TimeDelta::seconds(1)) == Some(at);
+        let of =
+            |change: ClockChange| self.rules.iter().filter_map(move |rule| change.effect_on(rule, &fires));
+        let changes = self.clock.changes(after - day, until + day);
+        let mut effects: Vec<ClockEffect> = changes.into_iter().flat_map(of).collect();
+        effects.retain(|effect| effect.at > after && effect.at <= until);
+        effects.sort_by_key(|effect| (effect.at, effect.first));
+        effects.dedup();
+        effects
+    }
+
+    /// Whether the clock shows the local time of `at` twice, and which of the two this is.
+    pub(super) fn repeat(&self, at: DateTime<Utc>) -> Option<Repeat> {
+        self.clock.repeat(at)
+    }
 }
 
 impl fmt::Display for Cron {
@@ -88,8 +109,9 @@ impl Rule {
         let fields = Fields::parse(named(expression)?)?;
         let rule = |(schedule, filters): (Schedule, Vec<DateFilter>)| {
             // The rule of cron(8): with every hour or every minute a job follows elapsed time.
-            let elapsed = schedule.hours().is_all() || schedule.minutes().is_all();
-            Self { clock: if elapsed { clock.elapsed() } else { clock }, schedule, filters }
+            let follows_elapsed_time = schedule.hours().is_all() || schedule.minutes().is_all();
+            let clock = if follows_elapsed_time { clock.elapsed() } else { clock };
+            Self { schedule, filters, clock, follows_elapsed_time }
         };
         Ok(fields.schedules()?.into_iter().map(rule).collect())
     }
@@ -99,7 +121,7 @@ impl Rule {
     }
 
     /// The first matching local time later than `local`.
-    fn next_local(&self, local: NaiveDateTime) -> Option<NaiveDateTime> {
+    pub(super) fn next_local(&self, local: NaiveDateTime) -> Option<NaiveDateTime> {
         let mut last = local;
         for _ in 0..DATES_MAX {
             let found = self.schedule.after(&last.and_utc()).next()?.naive_utc();
@@ -111,6 +133,23 @@ impl Rule {
         }
         None
     }
+}
+
+/// Why an expression that can be read has no moment.
+fn never(expression: &str, rules: &[Rule], clock: LocalClock) -> Error {
+    let epoch = DateTime::UNIX_EPOCH.naive_utc();
+    if rules.iter().any(|rule| rule.next_local(epoch).is_some()) {
+        let zone = clock.zone.name();
+        return bad(format!(
+            "cron expression {expression:?} never fires: the clock of {zone} skips all of its local times and \
+             dst_gap is skip; dst_gap shift, or a time that exists, expected"
+        ));
+    }
+    let dates = field::dates(expression);
+    bad(format!(
+        "cron expression {expression:?} never fires: no date between 1970 and 2100 has {dates}; a date that exists \
+         expected"
+    ))
 }
 
 /// The fields behind a name.

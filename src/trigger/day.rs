@@ -8,8 +8,8 @@ use chrono::{Datelike, Days, NaiveDate, Weekday};
 pub(super) enum Special {
     /// `L` and `L-3`: so many days before the last day of the month.
     BeforeLast(u32),
-    /// `LW`: the last day from Monday to Friday.
-    LastWorkday,
+    /// `LW` and `L-3W`: the day from Monday to Friday nearest to so many days before the last, in the same month.
+    WorkdayBeforeLast(u32),
     /// `15W`: the day from Monday to Friday nearest that date, in the same month.
     NearestWorkday(u32),
     /// `FRIL`: the last such weekday of the month.
@@ -23,7 +23,9 @@ impl Special {
         let last = last_day(date);
         match self {
             Self::BeforeLast(days) => date.day() + days == last,
-            Self::LastWorkday => Some(date) == nearest_workday(date, last),
+            Self::WorkdayBeforeLast(days) => {
+                last.checked_sub(days).is_some_and(|day| Some(date) == nearest_workday(date, day))
+            }
             Self::NearestWorkday(day) => Some(date) == nearest_workday(date, day),
             Self::LastOf(weekday) => date.weekday() == weekday && date.day() + 7 > last,
             Self::Nth(weekday, nth) => date.weekday() == weekday && date.day().div_ceil(7) == nth,

@@ -15,7 +15,7 @@ const FIELDS: [(&str, &str); 7] = [
     ("second", "0 to 59, a list 0,30, a range 10-20 or a step */5"),
     ("minute", "0 to 59, a list 0,30, a range 10-20 or a step */5"),
     ("hour", "0 to 23, a list 8,12, a range 8-18 or a step */2"),
-    ("day of month", "1 to 31, a list 1,15, a range 1-7, a step */2, ?, L, L-3, LW or 15W"),
+    ("day of month", "1 to 31, a list 1,15, a range 1-7, a step */2, ?, L, L-3, LW, L-3W or 15W"),
     ("month", "1 to 12 or JAN to DEC, a list 3,9, a range 4-9 or a step */3"),
     ("day of week", "see the numbering"),
     ("year", "1970 to 2100, a list 2026,2028, a range 2026-2030 or a step */2"),
@@ -88,6 +88,17 @@ impl Fields {
     }
 }
 
+/// The fields that restrict the dates of an expression that was parsed, in words.
+pub(super) fn dates(expression: &str) -> String {
+    let words: Vec<&str> = expression.split_whitespace().collect();
+    let first = usize::from(words.len() == 5);
+    let restricted = |(field, value): (usize, &&str)| {
+        let date = field + first >= MONTH_DAY && !value.starts_with(['*', '?']);
+        date.then(|| format!("{} {value:?}", FIELDS[field + first].0))
+    };
+    words.iter().enumerate().filter_map(restricted).collect::<Vec<_>>().join(" and ")
+}
+
 /// Five and six fields made seven.
 fn widen(expression: &str, words: &[&str]) -> Result<(Numbering, [String; 7])> {
     let (numbering, first, last) = match words.len() {
@@ -147,10 +158,14 @@ fn month_day_special(part: &str) -> Option<Option<Special>> {
         return Some(Some(Special::BeforeLast(0)));
     }
     if part == "LW" || part == "WL" {
-        return Some(Some(Special::LastWorkday));
+        return Some(Some(Special::WorkdayBeforeLast(0)));
     }
     if let Some(days) = part.strip_prefix("L-") {
-        return number(days, 1, 30).map(|days| Some(Special::BeforeLast(days)));
+        let (days, special): (_, fn(u32) -> Special) = match days.strip_suffix('W') {
+            Some(days) => (days, Special::WorkdayBeforeLast),
+            None => (days, Special::BeforeLast),
+        };
+        return number(days, 1, 30).map(|days| Some(special(days)));
     }
     match part.strip_suffix('W') {
         Some(wanted) => day(wanted).map(|wanted| Some(Special::NearestWorkday(wanted))),

@@ -1,18 +1,9 @@
-use super::*;
-use chrono::{DurationRound, NaiveDateTime, TimeZone, Timelike};
-use chrono_tz::Tz;
-use std::collections::BTreeSet;
+mod changes;
+mod properties;
 
-const ZONES: [&str; 8] = [
-    "Europe/Berlin",
-    "America/New_York",
-    "Australia/Lord_Howe",
-    "America/Havana",
-    "Africa/Casablanca",
-    "Pacific/Apia",
-    "Asia/Kathmandu",
-    "UTC",
-];
+use super::*;
+use chrono::{NaiveDateTime, TimeZone};
+use chrono_tz::Tz;
 
 fn utc(text: &str) -> DateTime<Utc> {
     DateTime::parse_from_rfc3339(text).unwrap().to_utc()
@@ -35,173 +26,6 @@ fn refusal(text: &str) -> String {
     let error = Trigger::cron(text, "UTC").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::BadSchedule);
     error.to_string()
-}
-
-/// Numbers without a clock, so that a failure repeats.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
-
-    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
-        from[self.roll(from.len() as u64) as usize]
-    }
-
-    /// Five fields, or six with a second.
-    fn cron(&mut self) -> String {
-        let second = self.pick(&["", "", "0 ", "30 ", "*/20 "]);
-        let minute = self.pick(&["0", "30", "15,45", "*/10", "*", "59"]);
-        let hour = self.pick(&["*", "2", "1", "0", "*/2", "1-3", "23", "3", "0,12"]);
-        let days = self.pick(&["* *", "*/3 *", "* 3-4", "* 3,10,11", "25-31 *", "L *", "15W *"]);
-        let week =
-            if days.starts_with('*') { self.pick(&["*", "SUN", "MON-FRI", "SUNL", "FRI#2"]) } else { "*" };
-        format!("{second}{minute} {hour} {days} {week}")
-    }
-
-    /// A moment within two days of a change of the zone's clock, where it has one.
-    fn near_a_change(&mut self, zone: &str) -> DateTime<Utc> {
-        let zone: Tz = zone.parse().unwrap();
-        let offset = |at: DateTime<Utc>| at.with_timezone(&zone).naive_local() - at.naive_utc();
-        let begin = Utc.with_ymd_and_hms(2009 + self.roll(18) as i32, 1, 1, 0, 0, 0).unwrap();
-        let mut at = begin;
-        let first = offset(at);
-        for _ in 0..400 {
-            if offset(at) != first {
-                break;
-            }
-            at += TimeDelta::days(1);
-        }
-        at - TimeDelta::days(1) - TimeDelta::minutes(self.roll(2_880) as i64)
-    }
-}
-
-#[test]
-fn the_next_moment_is_always_later() {
-    let mut dice = Dice(42);
-    for _ in 0..600 {
-        let zone = dice.pick(&ZONES);
-        let text = dice.cron();
-        let trigger = Trigger::cron(&text, zone).unwrap();
-        let mut last = dice.near_a_change(zone);
-        for _ in 0..60 {
-            let next = trigger.next_after(last, last).unwrap();
-            assert!(next > last, "{text} in {zone}: {next} after {last}");
-            last = next;
-        }
-    }
-}
-
-#[test]
-fn the_moments_do_not_depend_on_how_the_time_is_cut() {
-    let mut dice = Dice(7);
-    for _ in 0..150 {
-        let zone = dice.pick(&ZONES);
-        let text = dice.cron();
-        let policies =
-            [(DstGap::Shift, DstFold::First), (DstGap::Skip, DstFold::Both), (DstGap::Shift, DstFold::Last)];
-        let (gap, fold) = policies[dice.roll(3) as usize];
-        let trigger = Trigger::cron_with(&text, zone, gap, fold).unwrap();
-        let begin = dice.near_a_change(zone);
-        let end = begin + TimeDelta::days(4);
-        let whole = trigger.moments(begin, begin, end, usize::MAX);
-        let mut parts = Vec::new();
-        let mut from = begin;
-        while from < end {
-            let to = (from + TimeDelta::seconds(1 + dice.roll(9_000) as i64)).min(end);
-            parts.extend(trigger.moments(begin, from, to, usize::MAX));
-            assert_eq!(
-                trigger.last_until(begin, begin, to),
-                parts.last().copied(),
-                "{text} in {zone} until {to}"
-            );
-            from = to;
-        }
-        assert_eq!(whole, parts, "{text} in {zone}");
-    }
-}
-
-/// An oracle that shares no code with the walk: every minute of a week through the zone's own table.
-#[test]
-fn fixed_times_agree_with_a_scan_of_every_local_minute() {
-    let mut dice = Dice(99);
-    for _ in 0..200 {
-        let zone = dice.pick(&ZONES);
-        let (minute, hour) = (dice.roll(60) as u32, dice.roll(24) as u32);
-        let trigger =
-            Trigger::cron_with(&format!("{minute} {hour} * * *"), zone, DstGap::Shift, DstFold::Both)
-                .unwrap();
-        let begin = dice.near_a_change(zone);
-        let end = begin + TimeDelta::days(4);
-        assert_eq!(
-            trigger.moments(begin, begin, end, 100),
-            scan(zone.parse().unwrap(), minute, hour, begin, end),
-            "{minute} {hour} in {zone} from {begin}"
-        );
-    }
-}
-
-fn scan(zone: Tz, minute: u32, hour: u32, begin: DateTime<Utc>, end: DateTime<Utc>) -> Vec<DateTime<Utc>> {
-    let mut found = BTreeSet::new();
-    let local = |at: DateTime<Utc>| at.with_timezone(&zone).naive_local();
-    let mut at = (begin - TimeDelta::days(3)).duration_trunc(TimeDelta::minutes(1)).unwrap();
-    while at <= end {
-        // The local minutes between the last instant and this one: one, none in a fold, many after a gap.
-        let mut skipped = local(at - TimeDelta::minutes(1)) + TimeDelta::minutes(1);
-        while skipped < local(at) {
-            if (skipped.minute(), skipped.hour()) == (minute, hour) {
-                found.insert(at);
-            }
-            skipped += TimeDelta::minutes(1);
-        }
-        if (local(at).minute(), local(at).hour()) == (minute, hour) {
-            found.insert(at);
-        }
-        at += TimeDelta::minutes(1);
-    }
-    found.into_iter().filter(|at| *at > begin && *at <= end).collect()
-}
-#[test]
-fn a_fixed_time_in_the_gap_moves_to_its_end_or_is_skipped() {
-    let shifted = berlin("30 2 * * *");
-    let expected = ["03-28 02:30 +01:00", "03-29 03:00 +02:00", "03-30 02:30 +02:00"];
-    assert_eq!(fires(&shifted, "Europe/Berlin", "2026-03-27 12:00", 3), expected);
-    let skipped = Trigger::cron_with("30 2 * * *", "Europe/Berlin", DstGap::Skip, DstFold::First).unwrap();
-    let expected = ["03-28 02:30 +01:00", "03-30 02:30 +02:00"];
-    assert_eq!(fires(&skipped, "Europe/Berlin", "2026-03-27 12:00", 2), expected);
-}
-
-#[test]
-fn two_times_moved_to_the_end_of_the_gap_are_one_moment() {
-    let expected = ["03-08 01:45 -05:00", "03-08 03:00 -04:00", "03-08 03:15 -04:00"];
-    let trigger = Trigger::cron("*/15 1-3 * * *", "America/New_York").unwrap();
-    assert_eq!(fires(&trigger, "America/New_York", "2026-03-08 01:40", 3), expected);
-}
-
-#[test]
-fn a_fixed_time_in_the_fold_fires_first_last_or_both() {
-    let both = ["10-25 02:30 +02:00", "10-25 02:30 +01:00", "10-26 02:30 +01:00"];
-    for (fold, expected) in [
-        (DstFold::First, [both[0], both[2]].as_slice()),
-        (DstFold::Last, [both[1], both[2]].as_slice()),
-        (DstFold::Both, both.as_slice()),
-    ] {
-        let trigger = Trigger::cron_with("30 2 * * *", "Europe/Berlin", DstGap::Shift, fold).unwrap();
-        assert_eq!(fires(&trigger, "Europe/Berlin", "2026-10-24 12:00", expected.len()), expected);
-    }
-}
-
-#[test]
-fn an_hourly_rule_follows_elapsed_time_through_both_changes() {
-    let trigger = Trigger::cron("*/30 * * * *", "America/New_York").unwrap();
-    let expected = ["11-01 01:30 -04:00", "11-01 01:00 -05:00", "11-01 01:30 -05:00", "11-01 02:00 -05:00"];
-    assert_eq!(fires(&trigger, "America/New_York", "2026-11-01 01:10", 4), expected);
-    let expected = ["03-08 01:30 -05:00", "03-08 03:00 -04:00", "03-08 03:30 -04:00"];
-    assert_eq!(fires(&trigger, "America/New_York", "2026-03-08 01:10", 3), expected);
 }
 
 #[test]
@@ -236,6 +60,11 @@ fn dates_by_their_place_in_the_month_are_found() {
         ("0 0 0 L * ?", "2026-11-30"),
         ("0 0 0 L-3 * ?", "2026-11-27"),
         ("0 0 0 LW 1 ?", "2027-01-29"),
+        ("0 0 0 L-3W 2 ?", "2027-02-25"),
+        ("0 0 0 L-2W 1 ?", "2027-01-29"),
+        ("0 0 0 L-30W 5 ?", "2027-05-03"),
+        ("0 0 0 ? * 5L", "2026-11-26"),
+        ("0 0 * * 5L", "2026-11-27"),
         ("0 0 0 1W 5 ?", "2027-05-03"),
         ("0 0 0 15W 8 ?", "2027-08-16"),
         ("0 0 0 ? * FRIL", "2026-11-27"),
@@ -304,6 +133,16 @@ fn steps_count_from_the_start_and_end() {
         trigger.last_until(start, start, start + TimeDelta::seconds(14)),
         Some(start + TimeDelta::seconds(10))
     );
+    for (text, same) in [
+        ("preset", "3,5,10,15,30"),
+        ("preset m", "3m,5m,10m,15m,30m"),
+        ("3,5,10,15,30 m", "preset m"),
+        ("3, 5 h", "3h,5h"),
+        ("30 d", "30d"),
+        ("preset s", "preset"),
+    ] {
+        assert_eq!(Trigger::stepped(text).unwrap(), Trigger::stepped(same).unwrap(), "{text}");
+    }
     let units = Trigger::stepped("30s, 5m,1h, 2d").unwrap();
     let minutes = TimeDelta::minutes;
     let offsets = vec![TimeDelta::seconds(30), minutes(5), minutes(60), TimeDelta::days(2)];
@@ -322,6 +161,11 @@ fn wrong_steps_are_refused_naming_the_step() {
         ("9223372036854775807d", "step 1"),
         (" ", "steps is empty"),
         ("5é", "step 1 is \"5é\""),
+        ("3,5m m", "step 2 is \"5m\""),
+        ("3,5 w", "step 2 is \"5 w\""),
+        ("3,9999 d", "step 2 is \"9999\""),
+        ("m", "step 1 is \"m\""),
+        ("presets", "step 1 is \"presets\""),
     ] {
         let message = Trigger::stepped(text).unwrap_err().to_string();
         assert!(message.contains(part), "{text}: {message}");
@@ -379,4 +223,41 @@ fn a_rule_whose_moments_are_past_is_told_so() {
         "schedule cron \"0 0 0 1 1 ? 2020\" never fires after 2026-11-20T12:00:00+00:00"
     );
     assert!(Trigger::stepped("0,30").unwrap().ensure_fires_after(now, now).is_ok());
+}
+
+#[test]
+fn what_never_fires_is_refused_with_the_reason() {
+    for (text, reason) in [
+        ("0 0 30 2 *", "has day of month \"30\" and month \"2\"; a date that exists expected"),
+        ("0 0 31 4,6 *", "has day of month \"31\" and month \"4,6\""),
+        ("0 0 0 29 2 ? 2027", "has day of month \"29\" and month \"2\" and year \"2027\""),
+        ("0 0 0 31W FEB ?", "has day of month \"31W\" and month \"FEB\""),
+        ("0 0 0 ? 2 MON#5 2027", "has month \"2\" and day of week \"MON#5\" and year \"2027\""),
+        ("0 0 0 30 2 ?; @daily", "\"0 0 0 30 2 ?\" never fires"),
+    ] {
+        let message = refusal(text);
+        assert!(message.contains("never fires") && message.contains(reason), "{text}: {message}");
+    }
+    // 29 March 2026 has no 02:30 in Berlin.
+    let text = "0 30 2 29 3 ? 2026";
+    let skipped = Trigger::cron_with(text, "Europe/Berlin", DstGap::Skip, DstFold::First).unwrap_err();
+    assert!(skipped.to_string().contains("skips all of its local times and dst_gap is skip"), "{skipped}");
+    assert!(Trigger::cron(text, "Europe/Berlin").is_ok());
+}
+
+#[test]
+fn an_unknown_zone_is_refused_with_the_one_that_was_meant() {
+    for (wrong, meant) in [
+        ("europe/berlin", "Europe/Berlin"),
+        ("New York", "America/New_York"),
+        ("buenos_aires", "Buenos_Aires"),
+        ("Asia/Berlin", "Europe/Berlin"),
+        ("Europe/Atlantis", "Europe/Berlin or UTC"),
+        ("", "Europe/Berlin or UTC"),
+        ("+02:00", "Europe/Berlin or UTC"),
+    ] {
+        let message = Trigger::cron("@daily", wrong).unwrap_err().to_string();
+        assert!(message.contains(&format!("{wrong:?}")) && message.contains(meant), "{message}");
+    }
+    assert_eq!(ZONE_DATA.len(), 5);
 }

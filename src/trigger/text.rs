@@ -8,24 +8,37 @@ use chrono_tz::Tz;
 /// Longest step and interval, in seconds: ten years. Beyond it a typing error is likelier than a plan.
 const SECONDS_MAX: i64 = 3_653 * 86_400;
 
-/// Reads `3,5,10,15,30` or `30s,5m,1h`.
+/// What `preset` stands for, in the unit behind it.
+const PRESET: &str = "3,5,10,15,30";
+
+/// Reads `3,5,10,15,30` (seconds), `3,5,10,15,30 m` (all in minutes), `30s,5m,1h`, or `preset m`.
 pub(super) fn steps(text: &str) -> Result<Vec<TimeDelta>> {
     if text.trim().is_empty() {
         return Err(bad(
-            "steps is empty: offsets from the start such as \"3,5,10,15,30\" or \"30s,5m,1h\" expected",
+            "steps is empty: offsets from the start such as \"3,5,10,15,30\", \"30s,5m,1h\" or \"preset m\" expected",
         ));
     }
-    let words: Vec<&str> = text.split(',').map(str::trim).collect();
+    let (list, unit) = in_one_unit(text.trim());
+    let list = if list == "preset" { PRESET } else { list };
+    let words: Vec<&str> = list.split(',').map(str::trim).collect();
     if words.len() > STEPS_MAX {
         return Err(bad(format!("steps has {} offsets: at most {STEPS_MAX} expected", words.len())));
     }
     let mut offsets: Vec<TimeDelta> = Vec::with_capacity(words.len());
     for (index, word) in words.iter().enumerate() {
-        let offset = duration(word).ok_or_else(|| {
-            bad(format!(
-                "step {} is {word:?} in {text:?}: seconds, or a number with s, m, h or d, up to ten years, expected",
-                index + 1
-            ))
+        let offset = match unit {
+            Some(unit) if is_number(word) => duration(&format!("{word}{unit}")),
+            Some(_) => None,
+            None => duration(word),
+        };
+        let offset = offset.ok_or_else(|| {
+            let expected = match unit {
+                Some(unit) => {
+                    format!("a bare number, for {unit:?} behind the list is the unit of all, up to ten years")
+                }
+                None => "seconds, or a number with s, m, h or d, up to ten years".to_owned(),
+            };
+            bad(format!("step {} is {word:?} in {text:?}: {expected}, expected", index + 1))
         })?;
         if offsets.last().is_some_and(|before| *before >= offset) {
             return Err(bad(format!(
@@ -38,6 +51,18 @@ pub(super) fn steps(text: &str) -> Result<Vec<TimeDelta>> {
     Ok(offsets)
 }
 
+/// The list, and the unit that stands behind it on its own: `3,5,10 m`.
+fn in_one_unit(text: &str) -> (&str, Option<&str>) {
+    match text.rsplit_once(char::is_whitespace) {
+        Some((list, unit @ ("s" | "m" | "h" | "d"))) => (list.trim_end(), Some(unit)),
+        _ => (text, None),
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// Reads the interval of an every rule.
 pub(super) fn interval(text: &str) -> Result<TimeDelta> {
     duration(text.trim()).filter(|interval| *interval >= TimeDelta::seconds(1)).ok_or_else(|| {
@@ -47,7 +72,7 @@ pub(super) fn interval(text: &str) -> Result<TimeDelta> {
 
 /// Reads seconds, or numbers each with s, m, h or d in any order: `90`, `90s`, `1h30m`.
 fn duration(text: &str) -> Option<TimeDelta> {
-    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+    if is_number(text) {
         return bounded(text.parse().ok()?);
     }
     let mut total: i64 = 0;
@@ -60,7 +85,7 @@ fn duration(text: &str) -> Option<TimeDelta> {
             "d" => 86_400,
             _ => return None,
         };
-        if !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        if !is_number(number) {
             return None;
         }
         total = total.checked_add(number.parse::<i64>().ok()?.checked_mul(seconds)?)?;
@@ -88,7 +113,9 @@ pub(super) fn instant(text: &str, zone: Tz) -> Result<DateTime<Utc>> {
     clock.instants(local).next().ok_or_else(|| bad(format!("run_at is {text:?}: no such time in {zone}")))
 }
 
-fn local_time(text: &str) -> Option<NaiveDateTime> {
+/// The local time that `yyyyMMddHHmmss` says.
+pub(super) fn local_time(text: &str) -> Option<NaiveDateTime> {
+    let text = text.trim();
     if text.len() != 14 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }

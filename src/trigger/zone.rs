@@ -7,7 +7,7 @@
 use super::bad;
 use crate::{Error, Result};
 use chrono::{DateTime, LocalResult, NaiveDateTime, Offset, TimeDelta, TimeZone, Utc};
-use chrono_tz::Tz;
+use chrono_tz::{TZ_VARIANTS, Tz};
 use std::fmt;
 use std::str::FromStr;
 
@@ -15,7 +15,7 @@ use std::str::FromStr;
 const CANDIDATES_MAX: usize = 2 * 86_400;
 
 /// Wider than any zone's offset, so an instant this far away is certainly on the other side.
-const FAR: TimeDelta = TimeDelta::hours(26);
+pub(super) const FAR: TimeDelta = TimeDelta::hours(26);
 
 /// What becomes of a fixed local time that the clock skips.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -84,8 +84,21 @@ impl fmt::Display for DstFold {
 /// Reads an IANA zone name.
 pub(super) fn parse(name: &str) -> Result<Tz> {
     name.trim().parse().map_err(|_| {
-        bad(format!("time zone {name:?} is not known: an IANA name such as Europe/Berlin or UTC expected"))
+        let such_as = alike(name.trim()).map_or("Europe/Berlin or UTC", Tz::name);
+        bad(format!("time zone {name:?} is not known: an IANA name such as {such_as} expected"))
     })
+}
+
+/// The zone that somebody who wrote `name` may have meant: in another case, or with its region.
+fn alike(name: &str) -> Option<Tz> {
+    let city = name.rsplit('/').next().unwrap_or_default().replace(' ', "_");
+    let is = |wanted: &str| {
+        TZ_VARIANTS.iter().find(|zone| {
+            zone.name() != wanted
+                && zone.name().rsplit('/').next().is_some_and(|last| last.eq_ignore_ascii_case(wanted))
+        })
+    };
+    TZ_VARIANTS.iter().find(|zone| zone.name().eq_ignore_ascii_case(name)).or_else(|| is(&city)).copied()
 }
 
 /// How one rule's local times become instants.
@@ -168,13 +181,17 @@ impl LocalClock {
         bisect(near - FAR, near + FAR, |at| at.with_timezone(&self.zone).naive_local() > local)
     }
 
-    fn offset(self, at: DateTime<Utc>) -> i32 {
+    pub(super) fn offset(self, at: DateTime<Utc>) -> i32 {
         self.zone.offset_from_utc_datetime(&at.naive_utc()).fix().local_minus_utc()
     }
 }
 
 /// The first whole second in `(no, yes]` for which `holds`; it does at `yes`, and from its first time on.
-fn bisect(no: DateTime<Utc>, yes: DateTime<Utc>, holds: impl Fn(DateTime<Utc>) -> bool) -> DateTime<Utc> {
+pub(super) fn bisect(
+    no: DateTime<Utc>,
+    yes: DateTime<Utc>,
+    holds: impl Fn(DateTime<Utc>) -> bool,
+) -> DateTime<Utc> {
     let (mut no, mut yes) = (no, yes);
     loop {
         let middle = no + TimeDelta::seconds((yes - no).num_seconds() / 2);

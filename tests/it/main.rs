@@ -24,6 +24,7 @@ mod limits;
 mod low_water;
 mod migrate;
 mod operate;
+mod oracle;
 mod protocol;
 mod races;
 mod reduce;

@@ -1,4 +1,7 @@
-//! `divvy schedule preview`: the next moments, on the clock of the zone and in UTC.
+//! `divvy schedule preview`: the next moments, on the clock of the zone and in UTC, and those that a change of
+//! the clock shifts or skips.
+
+mod rows;
 
 use super::rule::RuleArgs;
 use crate::cli::{Global, args, database, output};
@@ -6,36 +9,27 @@ use crate::store::clock;
 use crate::store::schedule::{self, StoredRule};
 use crate::trigger::Trigger;
 use crate::{Error, ErrorKind, Result};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use chrono_tz::Tz;
-use serde_json::json;
+use rows::Preview;
 
 /// Arguments of `divvy schedule preview`.
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// A stored schedule
-    #[arg(conflicts_with = "rule", required_unless_present_any = ["cron", "steps", "at", "every"])]
+    #[arg(conflicts_with = "rule", required_unless_present_any = ["cron", "steps", "run_at", "every"])]
     name: Option<String>,
     #[command(flatten)]
     rule: RuleArgs,
     /// How many moments
     #[arg(short = 'n', long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     count: u16,
-    /// After this moment, for a rule that is not stored; needs no database [default: now]
-    #[arg(long, value_name = "TIME", conflicts_with = "name")]
+    /// Those later than this moment, for a rule that is not stored [default: now, by this machine's clock]
+    #[arg(long, visible_alias = "from", value_name = "TIME", conflicts_with = "name")]
     after: Option<String>,
 }
 
-/// What is shown.
-struct Preview {
-    moments: Vec<DateTime<Utc>>,
-    zone: Tz,
-    now: DateTime<Utc>,
-    /// Why there are no (more) moments.
-    end: &'static str,
-}
-
-/// Runs the command.
+/// Runs the command. A rule that is not stored needs no database.
 ///
 /// # Errors
 /// When the rule can't be understood, or there is no such schedule.
@@ -58,21 +52,35 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         .await;
     }
     let (trigger, _) = args.rule.read()?;
-    let zone = zone(&args.rule.timezone)?;
-    if let Some(after) = &args.after {
-        let after = args::moment("--after", after, &args.rule.timezone)?;
-        return of_rule(&trigger, zone, after, count).print(global.json);
-    }
-    database::with(global, 1, async |database| {
-        let now = clock::now(&database.pool).await?;
-        of_rule(&trigger, zone, now, count).print(global.json)
-    })
-    .await
+    let now = match &args.after {
+        Some(after) => args::moment("--after", after, &args.rule.timezone)?,
+        None => this_machine_s_clock(),
+    };
+    let mut preview = of_rule(&trigger, zone(&args.rule.timezone)?, now, count);
+    let timezone = &args.rule.timezone;
+    preview.on_timed = args.rule.run_at.as_ref().and_then(|text| Trigger::effect_on_timed(text, timezone));
+    preview.print(global.json)
+}
+
+/// A preview decides nothing: without a database, this clock is as good as any.
+#[expect(clippy::disallowed_methods, reason = "nothing is stored or fired; --after says another moment")]
+fn this_machine_s_clock() -> DateTime<Utc> {
+    Utc::now().trunc_subsecs(0)
 }
 
 fn of_rule(trigger: &Trigger, zone: Tz, now: DateTime<Utc>, count: usize) -> Preview {
-    let moments = trigger.moments(now, now, DateTime::<Utc>::MAX_UTC, count);
-    Preview { moments, zone, now, end: "the rule names no later moment" }
+    let until = DateTime::<Utc>::MAX_UTC;
+    Preview {
+        moments: trigger.moments(now, now, until, count),
+        trigger: Some(trigger.clone()),
+        zone,
+        now,
+        after: now,
+        until,
+        count,
+        on_timed: None,
+        end: "the rule names no later moment",
+    }
 }
 
 fn of_stored(stored: &StoredRule, now: DateTime<Utc>, count: usize) -> Result<Preview> {
@@ -83,13 +91,18 @@ fn of_stored(stored: &StoredRule, now: DateTime<Utc>, count: usize) -> Result<Pr
     let after = now.max(decided).max(starts);
     let until = stored.ends_at.map_or(DateTime::<Utc>::MAX_UTC, |at| at - TimeDelta::microseconds(1));
     let left = stored.runs_left.map_or(count, |left| usize::try_from(left).unwrap_or_default().min(count));
-    let moments = match &stored.step_moments {
+    let (moments, trigger) = match &stored.step_moments {
         Some(moments) => {
-            moments.iter().filter(|at| **at > after && **at <= until).take(left).copied().collect()
+            let ahead = moments.iter().filter(|at| **at > after && **at <= until);
+            (ahead.take(left).copied().collect(), None)
         }
-        None => trigger(stored)?.moments(stored.anchor, after, until, left),
+        None => {
+            let trigger = trigger(stored)?;
+            (trigger.moments(stored.anchor, after, until, left), Some(trigger))
+        }
     };
-    Ok(Preview { moments, zone, now, end: "the schedule fires no more" })
+    let end = "the schedule fires no more";
+    Ok(Preview { moments, trigger, zone, now, after, until, count: left, on_timed: None, end })
 }
 
 fn trigger(stored: &StoredRule) -> Result<Trigger> {
@@ -112,27 +125,4 @@ fn zone(name: &str) -> Result<Tz> {
             format!("time zone {name:?} is not known: an IANA name such as Europe/Berlin expected"),
         )
     })
-}
-
-impl Preview {
-    fn print(&self, as_json: bool) -> anyhow::Result<()> {
-        if as_json {
-            let local = |at: &DateTime<Utc>| at.with_timezone(&self.zone).to_rfc3339();
-            let moments: Vec<_> =
-                self.moments.iter().map(|at| json!({ "at": at, "local": local(at) })).collect();
-            return output::json(&json!({ "timezone": self.zone.name(), "moments": moments }));
-        }
-        let mut table = output::Table::new(["LOCAL", "ZONE", "UTC", "IN"]);
-        for at in &self.moments {
-            let local = at.with_timezone(&self.zone);
-            let cells = [
-                local.format("%a %Y-%m-%d %H:%M:%S %Z").to_string(),
-                self.zone.name().to_owned(),
-                output::exact(*at),
-                output::ago(*at, self.now),
-            ];
-            table.row(cells, None);
-        }
-        table.print(self.end)
-    }
 }

@@ -8,19 +8,19 @@ use crate::{Error, Result};
 /// One of the four kinds of rules, and its zone.
 #[derive(clap::Args)]
 pub(super) struct RuleArgs {
-    /// By cron expression: 5 fields, 6 (seconds first) or 7 (year last), @daily and friends
+    /// By cron expression: 5 fields, 6 (seconds first) or 7 (year last), @daily and friends; several with `;`
     #[arg(long, value_name = "CRON", group = "rule")]
     cron: Option<String>,
-    /// Once per offset after it is stored, such as 3,5,10,15,30 (seconds) or 30s,5m,1h
+    /// Once per offset after it is stored: 3,5,10 (seconds), 30s,5m,1h, `3,5,10 m`, or `preset m` for 3,5,10,15,30 m
     #[arg(long, value_name = "OFFSETS", group = "rule")]
     steps: Option<String>,
     /// Once: 20261224180000, or 2026-12-24T18:00:00+01:00
-    #[arg(long, value_name = "TIME", group = "rule")]
-    at: Option<String>,
+    #[arg(long, visible_alias = "at", value_name = "TIME", group = "rule")]
+    pub(super) run_at: Option<String>,
     /// One interval after another, such as 90s, 15m or 1h30m
     #[arg(long, value_name = "DURATION", group = "rule")]
     every: Option<String>,
-    /// The zone of a cron expression, and of an --at without offset
+    /// The zone of a cron expression, and of a --run-at without offset
     #[arg(long, value_name = "ZONE", default_value = "UTC")]
     pub(super) timezone: String,
     /// What becomes of a local time that the clock skips
@@ -44,11 +44,11 @@ impl RuleArgs {
                 Rule::Cron(text.trim().to_owned()),
             ));
         }
-        let trigger = match (&self.steps, &self.at, &self.every) {
+        let trigger = match (&self.steps, &self.run_at, &self.every) {
             (Some(steps), _, _) => Trigger::stepped(steps)?,
-            (_, Some(at), _) => Trigger::timed(at, &self.timezone).map_err(|error| renamed(error, "--at"))?,
+            (_, Some(at), _) => Trigger::timed(at, &self.timezone).map_err(renamed)?,
             (_, _, Some(every)) => Trigger::every(every)?,
-            _ => return Err(usage("a schedule needs a rule: --cron, --steps, --at or --every")),
+            _ => return Err(usage("a schedule needs a rule: --cron, --steps, --run-at or --every")),
         };
         // A zone that does not exist is an error of every rule, not of cron alone.
         Trigger::cron("@daily", &self.timezone)?;
@@ -62,6 +62,6 @@ impl RuleArgs {
     }
 }
 
-fn renamed(error: Error, option: &str) -> Error {
-    Error::new(error.kind(), error.to_string().replacen("run_at", option, 1))
+fn renamed(error: Error) -> Error {
+    Error::new(error.kind(), error.to_string().replacen("run_at", "--run-at", 1))
 }

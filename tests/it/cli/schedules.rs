@@ -12,7 +12,7 @@ async fn what_cannot_be_understood_is_not_stored() {
         (&["--cron", "0 25 * * *"], "field hour is \"25\""),
         (&["--every", "90s", "--timezone", "Europe/Atlantis"], "time zone \"Europe/Atlantis\""),
         (&["--steps", "5,3"], "step 2 is \"3\""),
-        (&["--at", "20201224180000"], "never fires"),
+        (&["--run-at", "20201224180000"], "never fires"),
         (&["--every", "0s"], "every is \"0s\""),
     ];
     for (rule, part) in cases {
@@ -88,20 +88,52 @@ async fn putting_the_same_again_changes_nothing_and_another_rule_replaces_it_and
 #[tokio::test]
 async fn a_preview_shows_the_zone_and_utc_over_a_change_of_the_clock() {
     let preview = ["schedule", "preview", "--cron", "30 2 * * *", "--timezone", "Europe/Berlin", "-n", "3"];
-    let after = ["--after", "2026-03-27T12:00:00Z"];
-    // No database is asked when the moment is given.
-    let text = ok(&mut divvy_on("postgres://127.0.0.1:1/shop", &[&preview[..], &after].concat()));
-    let lines: Vec<String> =
-        text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    // No database is asked for a rule that is not stored.
+    let lines = |more: &[&str]| -> Vec<String> {
+        let text = tell_nowhere(&[&preview[..], more].concat());
+        text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+    };
     assert_eq!(
-        lines,
+        lines(&["--after", "2026-03-27T12:00:00Z"]),
         [
-            "LOCAL ZONE UTC IN",
-            "Sat 2026-03-28 02:30:00 CET Europe/Berlin 2026-03-28 01:30:00Z in 13h",
-            "Sun 2026-03-29 03:00:00 CEST Europe/Berlin 2026-03-29 01:00:00Z in 37h",
-            "Mon 2026-03-30 02:30:00 CEST Europe/Berlin 2026-03-30 00:30:00Z in 2d",
+            "LOCAL UTC IN MARK WHY",
+            "Sat 2026-03-28 02:30:00 CET 2026-03-28 01:30:00Z in 13h - -",
+            "Sun 2026-03-29 03:00:00 CEST 2026-03-29 01:00:00Z in 37h shifted \
+             02:30 does not exist: moved to 03:00 (dst_gap shift)",
+            "Mon 2026-03-30 02:30:00 CEST 2026-03-30 00:30:00Z in 2d - -",
         ]
     );
+    assert_eq!(lines(&[]).len(), 4);
+    let skipping = ["--from", "20261024120000", "--dst-fold", "last", "--json"];
+    let told: Value = serde_json::from_str(&tell_nowhere(&[&preview[..], &skipping].concat())).unwrap();
+    let marks: Vec<[&Value; 2]> =
+        told["moments"].as_array().unwrap().iter().map(|row| [&row["at"], &row["mark"]]).collect();
+    let expected =
+        [json!("2026-10-25T01:30:00Z"), json!("second"), json!("2026-10-26T01:30:00Z"), Value::Null];
+    assert_eq!(marks[..2].concat(), expected.each_ref());
+    assert_eq!((marks.len(), &told["zone_data"]), (3, &json!(divvy::trigger::ZONE_DATA)));
+    assert_eq!(
+        told["skipped"],
+        json!([{
+            "at": "2026-10-25T00:30:00Z",
+            "local": "2026-10-25T02:30:00+02:00",
+            "times": 1,
+            "why": "02:30 comes twice: skipped the first time (dst_fold last)"
+        }])
+    );
+}
+
+#[test]
+fn a_timed_rule_in_a_gap_is_shown_where_it_fires_and_why() {
+    let preview = ["schedule", "preview", "--run-at", "20260329023000", "--timezone", "Europe/Berlin"];
+    let text = tell_nowhere(&[&preview[..], &["--from", "20260101000000"]].concat());
+    let shown = "2026-03-29 01:00:00Z  in 87d  shifted  02:30 does not exist: moved to 03:00 (dst_gap shift)";
+    assert!(text.contains(shown), "{text}");
+}
+
+/// What a command that needs no database prints, where there is none.
+fn tell_nowhere(args: &[&str]) -> String {
+    ok(&mut divvy_on("postgres://127.0.0.1:1/shop", args))
 }
 
 #[tokio::test]
@@ -136,6 +168,18 @@ async fn a_stored_schedule_previews_what_it_will_fire() {
     .await;
     assert_eq!(due, json!([3600.0, 3600.0]));
     assert_eq!((moments("steps").len(), moments("every").len()), (2, 2));
+    // A schedule without a run left fires nothing, and so skips nothing.
+    put(
+        "over",
+        &["--cron", "30 2 * * *", "--timezone", "Europe/Berlin", "--dst-gap", "skip", "--max-runs", "1"],
+    );
+    value(
+        db.pool(),
+        "with u as (update divvy.schedule set runs = 1 where name = 'over' returning 1) select to_jsonb(1)",
+    )
+    .await;
+    let over = json(&db, &["schedule", "preview", "over"]);
+    assert_eq!((&over["moments"], &over["skipped"]), (&json!([]), &json!([])));
     let next =
         value(db.pool(), "select to_jsonb(next_fire_at) from divvy.schedule where name = 'every'").await;
     let instant = |text: &str| text.parse::<chrono::DateTime<chrono::Utc>>().unwrap();

@@ -47,9 +47,11 @@ fn fault(line: &str) -> Option<String> {
     for word in line.split_whitespace().take_while(|word| *word != "--") {
         if let Some(flag) = word.strip_prefix("--") {
             let flag = flag.split('=').next()?;
-            let known = [command, &cli]
-                .iter()
-                .any(|c| c.get_arguments().any(|argument| argument.get_long() == Some(flag)));
+            let is = |argument: &clap::Arg| {
+                let aliases = argument.get_visible_aliases().unwrap_or_default();
+                argument.get_long() == Some(flag) || aliases.contains(&flag)
+            };
+            let known = [command, &cli].iter().any(|command| command.get_arguments().any(is));
             if !known && !["help", "version"].contains(&flag) {
                 return Some(format!("`{}` has no --{flag}", command.get_name()));
             }
