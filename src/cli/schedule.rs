@@ -30,7 +30,7 @@ enum Action {
         #[arg(long)]
         all: bool,
     },
-    /// Store a schedule; one of that name is replaced, unless it says the same
+    /// Store a schedule, or change the one of that name
     Put(Box<put::Args>),
     /// Show the next moments of a schedule, or of a rule that is not stored
     Preview(preview::Args),
@@ -137,7 +137,7 @@ fn done(name: &str, status: &str, as_json: bool) -> anyhow::Result<()> {
 }
 
 async fn trigger(pool: &PgPool, name: &str, as_json: bool) -> anyhow::Result<()> {
-    let task = schedule::trigger_schedule(pool, name).await?;
+    let task = schedule::trigger_schedule(pool, name, None).await?;
     match task {
         _ if as_json => output::json(&json!({ "task_id": task.map(|task| task.to_string()) })),
         Some(task) => output::line(&task.to_string()),

@@ -2,6 +2,7 @@
 
 use super::rule::RuleArgs;
 use crate::cli::{Global, args, database, output};
+use crate::leader;
 use crate::store::clock;
 use crate::store::schedule::{self, NewSchedule, Put};
 use crate::{Error, Result};
@@ -71,7 +72,9 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
 
 async fn store(pool: &PgPool, new: &NewSchedule) -> Result<Put> {
     let mut transaction = pool.begin().await?;
-    let put = schedule::put(&mut transaction, new).await?;
+    // What was due before this change is planned by the rule as it was.
+    leader::plan_named(&mut transaction, &new.name).await?;
+    let put = schedule::put(&mut *transaction, new).await?;
     transaction.commit().await?;
     Ok(put)
 }
@@ -84,7 +87,7 @@ fn tell(
 ) -> anyhow::Result<()> {
     let (id, word) = match put {
         Put::Created(id) => (id, "created"),
-        Put::Replaced(id) => (id, "replaced"),
+        Put::Changed(id) => (id, "changed"),
         Put::Unchanged(id) => (id, "unchanged"),
     };
     if as_json {

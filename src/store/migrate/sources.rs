@@ -22,8 +22,12 @@ macro_rules! sources {
 }
 
 /// The tables' history, in order; up only, never edited after a release.
-pub const MIGRATIONS: &[Source] =
-    sources!["migrations/0001_tables.sql", "migrations/0002_light_claims.sql", "migrations/0003_limits.sql"];
+pub const MIGRATIONS: &[Source] = sources![
+    "migrations/0001_tables.sql",
+    "migrations/0002_light_claims.sql",
+    "migrations/0003_limits.sql",
+    "migrations/0004_schedules.sql",
+];
 
 /// The rules: functions and views, in the order in which they are applied.
 pub const RULES: &[Source] = sources![
@@ -41,6 +45,10 @@ pub const RULES: &[Source] = sources![
     "sql/60_reduce.sql",
     "sql/70_operate.sql",
     "sql/75_schedule.sql",
+    "sql/76_fire.sql",
+    "sql/77_overlap.sql",
+    "sql/78_edit.sql",
+    "sql/79_calendar.sql",
     "sql/80_duty.sql",
     "sql/90_views.sql",
     "sql/99_rights.sql",
