@@ -169,7 +169,7 @@ begin
         f.reason := coalesce(f.reason, format('jitter of %s', v_jitter));
     end if;
     f.not_before := coalesce(f.due_at, p_at);
-    f.made_up := s.catch_up = 'all' and (p_no < p_of or f.not_before < p_now - interval '15 s');
+    f.made_up := s.catch_up = 'all' and (p_of > 1 or f.not_before < p_now - interval '15 s');
     if f.made_up and f.not_before <= p_now then
         f.reason := coalesce(f.reason, 'made up for: nobody was there at its time');
         f.not_before := greatest(f.not_before, p_now + (p_no - 1) * s.catch_up_pace);

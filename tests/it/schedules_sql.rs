@@ -1,6 +1,8 @@
 //! Schedules by SQL alone: their moments fire once each, by tick; cron has a planner.
 
+mod catch_up;
 mod cron;
+mod overlap;
 mod refusals;
 
 use crate::support::clock::Clock;
