@@ -149,6 +149,7 @@ declare
     f divvy.schedule_fire;
     v_moved timestamptz := p_at;
     v_jitter interval := divvy.jitter_of(s, p_at);
+    v_behind timestamptz;
 begin
     f.schedule_id := s.id;
     f.fire_at := p_at;
@@ -173,6 +174,13 @@ begin
     if f.made_up and f.not_before <= p_now then
         f.reason := coalesce(f.reason, 'made up for: nobody was there at its time');
         f.not_before := greatest(f.not_before, p_now + (p_no - 1) * s.catch_up_pace);
+    elsif s.catch_up = 'all' and s.overlap <> 'allow' then
+        select max(x.not_before) into v_behind from divvy.schedule_fire x where x.schedule_id = s.id and x.outcome = 'waiting' and x.made_up;
+        if v_behind is not null then
+            f.made_up := true;
+            f.not_before := greatest(f.not_before, v_behind);
+            f.reason := coalesce(f.reason, 'behind moments that are made up for');
+        end if;
     end if;
     return divvy.try_fire(s, f, p_now);
 end $$;

@@ -2,8 +2,10 @@
 
 mod catch_up;
 mod cron;
+mod edits;
 mod overlap;
 mod refusals;
+mod stepped;
 
 use crate::support::clock::Clock;
 use crate::support::queue::Queue;

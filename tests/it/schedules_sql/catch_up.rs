@@ -63,7 +63,7 @@ async fn all_makes_up_for_the_latest_moments_of_its_window_one_pace_apart() {
     assert!(reasons[1].contains("older than catch_up_window 00:01:00"), "{reasons:?}");
     // One after another: no faster than the pace, and the next only when the one before has ended.
     let mut made = vec![];
-    for _ in 0..12 {
+    for _ in 0..14 {
         clock.advance(Duration::from_secs(1)).await;
         q.tick().await;
         made.push(q.one::<i64>("select count(*) from divvy.task where scheduled_for < (select created_at from divvy.schedule) + interval '101 s'").await);
@@ -71,11 +71,11 @@ async fn all_makes_up_for_the_latest_moments_of_its_window_one_pace_apart() {
             q.complete(&split).await;
         }
     }
-    assert_eq!(made, [1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 4]);
+    assert_eq!(made[..12], [1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 4]);
     let nominal: Vec<i32> = q
         .all("select extract(epoch from k.scheduled_for - s.created_at)::int from divvy.task k join divvy.schedule s on s.id = k.schedule_id order by k.id")
         .await;
-    assert_eq!(nominal[..4].iter().copied().collect::<BTreeSet<_>>(), BTreeSet::from([70, 80, 90, 100]));
+    assert_eq!(nominal[..5], [70, 80, 90, 100, 110], "in order, and what comes meanwhile goes behind");
 }
 
 #[tokio::test]
@@ -116,13 +116,13 @@ async fn a_start_after_a_long_time_never_floods() {
 
 #[tokio::test]
 async fn jitter_is_the_same_for_the_same_moment_and_within_its_bounds() {
-    let (mut q, clock) = with("every, jitter, overlap", "'1 min', '30 s', 'allow'").await;
+    let (mut q, clock) = with("every, jitter, overlap", "'10 s', '8 s', 'allow'").await;
     let told: Vec<f64> = q
         .all("select extract(epoch from divvy.jitter_of(s, s.created_at + i * s.every))::float8 from divvy.schedule s, generate_series(1, 20) i")
         .await;
-    assert!(told.iter().all(|jitter| (0.0..30.0).contains(jitter)), "{told:?}");
+    assert!(told.iter().all(|jitter| (0.0..8.0).contains(jitter)), "{told:?}");
     assert!(told.iter().map(|jitter| (jitter * 1e6) as i64).collect::<BTreeSet<_>>().len() > 15, "{told:?}");
-    pass(&mut q, &clock, 20 * 60 + 31).await;
+    pass(&mut q, &clock, 20 * 10 + 9).await;
     let made: Vec<(i32, f64, f64)> = q
         .rows(
             "select extract(epoch from f.fire_at - s.created_at)::int, extract(epoch from f.at - f.fire_at)::float8,
@@ -132,7 +132,7 @@ async fn jitter_is_the_same_for_the_same_moment_and_within_its_bounds() {
         .await;
     assert_eq!(made.len(), 20);
     for ((at, after, late), (i, jitter)) in made.iter().zip(told.iter().enumerate()) {
-        assert_eq!(*at, 60 * (i as i32 + 1), "the ledger and the handler keep the nominal moment");
+        assert_eq!(*at, 10 * (i as i32 + 1), "the ledger and the handler keep the nominal moment");
         assert!((jitter..&(jitter + 1.0)).contains(&after), "{after} for {jitter}");
         assert!((0.0..1.0).contains(late), "it is late only against its own time: {late}");
     }
