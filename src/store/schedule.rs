@@ -182,11 +182,14 @@ pub struct FireRow {
     pub task_status: Option<String>,
     pub reason: Option<String>,
     pub count: i32,
+    pub through: Option<DateTime<Utc>>,
+    pub due_at: Option<DateTime<Utc>>,
     pub late_seconds: Option<f64>,
     pub decided_at: DateTime<Utc>,
 }
 
-/// The moments of one schedule, latest first, before a given one.
+/// The moments of one schedule, latest first, before a given one. A moment that was decided in several ways, by hand
+/// or again, is never cut in two: there may be a few rows more.
 ///
 /// # Errors
 /// Database.
@@ -198,10 +201,10 @@ pub async fn history(
 ) -> Result<Vec<FireRow>> {
     Ok(sqlx::query_as(
         "select f.schedule_id, f.fire_at, f.kind, f.outcome, f.task_id, k.status::text as task_status, f.reason,
-                f.count, extract(epoch from f.late)::float8 as late_seconds, f.at as decided_at
+                f.count, f.through, f.due_at, extract(epoch from f.late)::float8 as late_seconds, f.at as decided_at
            from divvy.schedule_fire f left join divvy.task k on k.id = f.task_id
           where f.schedule_id = $1 and ($2::timestamptz is null or f.fire_at < $2)
-          order by f.fire_at desc, f.kind limit $3",
+          order by f.fire_at desc fetch first $3 rows with ties",
     )
     .bind(schedule)
     .bind(before)

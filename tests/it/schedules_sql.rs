@@ -1,5 +1,6 @@
 //! Schedules by SQL alone: their moments fire once each, by tick; cron has a planner.
 
+mod backfill;
 mod catch_up;
 mod cron;
 mod edits;
