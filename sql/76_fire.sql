@@ -9,6 +9,7 @@ declare
     v_now timestamptz := divvy.clock();
     s divvy.schedule;
     v_fired int;
+    v_many int;
 begin
     perform divvy.need_read_committed('fire_due');
     v_fired := divvy.hear_ended(max, v_now);
@@ -18,12 +19,13 @@ begin
         perform divvy.unpause(s, s.paused_until);
         perform divvy.record('resume_schedule', 'schedule', s.name, format('it was paused until %s', s.paused_until), null, null);
     end loop;
+    v_many := divvy.fire_many(max, v_now);
     for s in select * from divvy.schedule d where d.status = 'active' and d.next_fire_at <= v_now
-        order by d.next_fire_at limit fire_due.max for update skip locked
+        order by d.next_fire_at limit case when v_many >= max then max / 10 + 1 else max end for update skip locked
     loop
         v_fired := v_fired + divvy.fire_safely(s, v_now);
     end loop;
-    return v_fired + divvy.release_due(max, v_now);
+    return v_fired + v_many + divvy.release_due(max, v_now);
 end $$;
 
 -- What goes wrong beyond a single moment puts the schedule off, and decides nothing.

@@ -7,6 +7,7 @@ mod edits;
 mod overlap;
 mod refusals;
 mod stepped;
+mod storm;
 
 use crate::support::clock::Clock;
 use crate::support::queue::Queue;

@@ -46,6 +46,7 @@ pub const RULES: &[Source] = sources![
     "sql/70_operate.sql",
     "sql/75_schedule.sql",
     "sql/76_fire.sql",
+    "sql/76_fire_many.sql",
     "sql/77_overlap.sql",
     "sql/78_edit.sql",
     "sql/79_calendar.sql",
