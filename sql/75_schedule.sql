@@ -41,6 +41,7 @@ begin
         s.starts_at - interval '1 microsecond', s.fired_through);
     s.step := 0;
     s.ahead := '{}';
+    s.moment_at := null;
     s.planned_through := null;
     s.moment_at := divvy.next_moment(s);
     s.next_fire_at := divvy.early_of(s, s.moment_at);
@@ -208,7 +209,7 @@ declare
     v_at timestamptz;
 begin
     if s.cron is not null then
-        select min(a) into v_at from unnest(s.ahead) a where a > s.planned_from;
+        select min(a) into v_at from unnest(s.moment_at || s.ahead) a where a > s.planned_from;
         return v_at;
     elsif s.anchor = 'previous_end' then
         v_at := greatest(s.anchored_at + coalesce(s.every, s.steps[s.step + 1]), s.fired_through + interval '1 microsecond');

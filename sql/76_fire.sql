@@ -317,6 +317,7 @@ begin
         s.planned_from := earlier_through;
         s.fired_through := greatest(s.fired_through, earlier_through);
     end if;
+    s.moment_at := null;
     s.ahead := v_moments;
     s.planned_through := coalesce(plan_schedule.planned_through, 'infinity');
     update divvy.schedule d set planned_at = divvy.clock(), planned_through = s.planned_through,

@@ -3,15 +3,16 @@
 
 -- Returns how many tasks were made. An error undoes all of it: then each is tried by itself.
 create or replace function divvy.fire_many(p_max int, p_now timestamptz) returns int
-language plpgsql set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+language plpgsql set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 declare
     v_ids bigint[];
     v_tasks bigint[];
 begin
     v_ids := array(select s.id from divvy.schedule s
         where s.status = 'active' and s.next_fire_at <= p_now and divvy.is_plain(s, p_now)
-            and not exists (select from divvy.schedule_fire x where x.schedule_id = s.id and x.outcome = 'waiting')
-            and not (s.overlap <> 'allow' and exists (select from divvy.task t where t.id = s.last_task_id and t.finished_at is null))
+            -- As values, so that each is one look by an index, never a scan of all tasks.
+            and (select x.fire_at from divvy.schedule_fire x where x.schedule_id = s.id and x.outcome = 'waiting' limit 1) is null
+            and (s.overlap = 'allow' or not coalesce((select t.finished_at is null from divvy.task t where t.id = s.last_task_id), false))
         order by s.next_fire_at limit p_max for update of s skip locked);
     if cardinality(v_ids) < 2 then
         return 0;

@@ -1,6 +1,7 @@
 //! Schedules by SQL alone: their moments fire once each, by tick; cron has a planner.
 
 mod backfill;
+mod calendars;
 mod catch_up;
 mod cron;
 mod edits;

@@ -279,3 +279,22 @@ async fn a_pause_on_failure_counts_failures_in_a_row() {
     let missed = reasons(&mut q, "missed").await;
     assert!(missed[0].starts_with("it was paused: 2 runs in a row failed"), "{missed:?}");
 }
+
+#[tokio::test]
+async fn a_run_that_ends_loses_no_planned_moment() {
+    let mut q = Queue::with_types(&["a"]).await;
+    let clock = Clock::stop(&q.db).await;
+    q.run(
+        "insert into divvy.schedule (name, task_type, cron, overlap) values ('s', 'a', '* * * * *', 'buffer_one');
+         select divvy.plan_schedule(schedule_id, planned_from, array(select planned_from + i * interval '10 s' from generate_series(1, 9) i),
+            planned_from + interval '90 s') from divvy.schedules_to_plan()",
+    )
+    .await;
+    for _ in 0..8 {
+        clock.advance(Duration::from_secs(10)).await;
+        q.tick().await;
+        q.work("a").await;
+        q.tick().await;
+    }
+    assert_eq!(outcomes(&mut q).await, ["fired"; 8]);
+}

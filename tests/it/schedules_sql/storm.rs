@@ -75,8 +75,7 @@ async fn pause(milliseconds: u64) {
 const DIFFERENCE: &str = "
     with named as (
         select s.id, m.at from divvy.schedule s, lateral (
-            select divvy.beat(s.every, s.anchored_at, k) from generate_series(1, 100000) k where s.every is not null
-                and divvy.beat(s.every, s.anchored_at, k) <= $1
+            select divvy.beat(s.every, s.anchored_at, k) from generate_series(1, divvy.beat_no(s.every, s.anchored_at, $1)) k
             union all
             select c.at from generate_series(date_trunc('second', s.created_at) + interval '1 s', $1, '1 s') c (at)
             where s.cron is not null and (s.cron = '* * * * * *'
