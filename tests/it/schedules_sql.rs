@@ -7,6 +7,7 @@ mod cron;
 mod edits;
 mod overlap;
 mod refusals;
+mod scale;
 mod stepped;
 mod storm;
 

@@ -55,7 +55,9 @@ async fn strike(db: &TestDb, processes: &mut [Child]) {
         }
         1 => {
             signal(&processes[victim], rustix::process::Signal::STOP);
-            pause(1_500).await;
+            // Longer than the silence after which the server gives the lock to another, where there is time for it.
+            let most = if seconds() > 60 { 7_000 } else { 1_500 };
+            pause(rand::rng().random_range(500..=most)).await;
             signal(&processes[victim], rustix::process::Signal::CONT);
         }
         _ => {
