@@ -13,6 +13,7 @@ language sql immutable parallel safe as $$
         when 'claim answer' then 8388608     -- bytes
         when 'splits' then 1000000           -- a task
         when 'added splits' then 10000       -- a call
+        when 'stretch' then 32               -- splits, from which on a task's lie in stretches (docs/adr/0011)
         when 'batch' then 10000              -- ids in one call
         when 'stragglers' then 1000          -- one look behind a position
         when 'log lines' then 1000           -- an attempt
@@ -224,6 +225,23 @@ begin
     perform divvy.check_policy(p_what, r.max_attempts, r.timeout, r.max_failed, r.max_failed_percent, r.reduce_on, r."then");
     perform divvy.check_shares(p_what, r.splits, r.split_count, r.split_range, r.split_size);
 end $$;
+
+-- False when check_task must look at a task; true or null when it would find nothing. For every row that comes in: one
+-- expression, inlined into the statement, while check_task costs ten times what the row does. A text has no more
+-- characters than bytes. p_others: of the columns that are always looked at, how many are given.
+create or replace function divvy.is_fine(p_priority smallint, p_payload jsonb, p_headers jsonb, p_labels text[], p_group_key text, p_dedupe_key text,
+    p_run_at timestamptz, p_deadline_at timestamptz, p_max_attempts int, p_others int) returns boolean
+language sql stable parallel safe as $$
+    select p_priority is not null and p_priority between 1 and 4 and p_others = 0
+        and pg_column_size(p_payload) < 3000
+        and octet_length(p_headers::text) <= divvy.limit_of('headers') and jsonb_typeof(p_headers) = 'object'
+        and cardinality(p_labels) <= divvy.limit_of('labels')
+        and octet_length(p_group_key) <= divvy.limit_of('group_key')
+        and octet_length(p_dedupe_key) <= divvy.limit_of('dedupe_key')
+        and p_run_at >= '1970-01-01 00:00+00' and p_run_at < '10000-01-01 00:00+00'
+        and p_deadline_at >= '1970-01-01 00:00+00' and p_deadline_at < '10000-01-01 00:00+00'
+        and p_max_attempts between 1 and divvy.limit_of('max_attempts')
+$$;
 
 -- Raises when the caller's transaction sees one old snapshot: the call would decide on what was.
 create or replace function divvy.need_read_committed(p_call text) returns void

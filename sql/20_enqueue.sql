@@ -3,39 +3,66 @@
 -- After every INSERT, COPY included. The defaults of divvy.task make a plain task that is ready: such
 -- rows are only looked at. All others are started here, which writes them once more.
 create or replace function divvy.task_inserted() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 declare
-    v_now timestamptz := divvy.clock();
     v_row record;
+    v_type text;           -- the only type, or the least
+    v_several boolean;
+    v_check boolean;       -- some row must be checked
+    v_starts boolean;      -- some task may not begin as a plain one
+    v_idle boolean;        -- somebody waits for the type
     v_special bigint[];
 begin
-    for v_row in
-        select to_jsonb(n) as task, n.ord
-        from (select i.*, row_number() over () as ord from inserted i) n
-        where n.priority is null or n.priority not between 1 and 4
-            or pg_column_size(n.payload) >= 3000
-            or num_nonnulls(n.headers, n.labels, n.group_key, n.dedupe_key, n.run_at, n.deadline_at, n.max_attempts, n.timeout, n.max_failed,
-                n.max_failed_percent, n.reduce_on, n."then", n.splits, n.split_count, n.split_range, n.split_size) > 0
-    loop
-        perform divvy.check_task(jsonb_populate_record(null::divvy.task, v_row.task), 'task row ' || v_row.ord);
-    end loop;
+    -- One statement and one pass, for every commit and every row pays for each. All are of one type when its least name is
+    -- its greatest: so there is nothing to group, to sort and to choose for a planner. Nor is there a variable in it, so it is
+    -- not planned anew for each call (a session that once inserted many rows would, at five times the price).
+    select i.least, i.least <> i.greatest, not i.fine, i.starts or t.name is null or t.plan or t.reduce or t.max_waiting is not null,
+        w.idle_until > divvy.clock() and divvy.wakes()
+    into v_type, v_several, v_check, v_starts, v_idle
+    from (
+        select min(n.task_type) as least, max(n.task_type) as greatest,
+            bool_and(divvy.is_fine(n.priority, n.payload, n.headers, n.labels, n.group_key, n.dedupe_key, n.run_at, n.deadline_at, n.max_attempts,
+                num_nonnulls(n.timeout, n.max_failed, n.max_failed_percent, n.reduce_on, n."then", n.splits, n.split_count, n.split_range,
+                    n.split_size))) as fine,
+            bool_or(n.run_at > divvy.clock() or num_nonnulls(n.dedupe_key, n.splits, n.split_count, n.split_range) > 0) as starts
+        from inserted n) i
+    left join divvy.task_type t on t.name = i.least
+    left join divvy.type_wake w on w.task_type = i.least;
 
-    select array_agg(i.id order by i.id) into v_special
-    from inserted i
-    left join divvy.task_type t on t.name = i.task_type
-    where t.name is null or t.plan or t.reduce or t.max_waiting is not null
-        or i.run_at > v_now
-        or num_nonnulls(i.splits, i.split_count, i.split_range) > 0
-        or (i.dedupe_key is not null and t.dedupe_window <> 'open');
+    if v_check then
+        for v_row in
+            select to_jsonb(n) as task, n.ord
+            from (select i.*, row_number() over () as ord from inserted i) n
+            where not divvy.is_fine(n.priority, n.payload, n.headers, n.labels, n.group_key, n.dedupe_key, n.run_at, n.deadline_at, n.max_attempts,
+                num_nonnulls(n.timeout, n.max_failed, n.max_failed_percent, n.reduce_on, n."then", n.splits, n.split_count, n.split_range,
+                    n.split_size))
+        loop
+            perform divvy.check_task(jsonb_populate_record(null::divvy.task, v_row.task), 'task row ' || v_row.ord);
+        end loop;
+    end if;
+
+    if v_several or v_starts then
+        select array_agg(i.id order by i.id) into v_special
+        from inserted i
+        left join divvy.task_type t on t.name = i.task_type
+        where t.name is null or t.plan or t.reduce or t.max_waiting is not null
+            or i.run_at > divvy.clock()
+            or num_nonnulls(i.splits, i.split_count, i.split_range) > 0
+            or (i.dedupe_key is not null and t.dedupe_window <> 'open');
+    end if;
     if v_special is not null then
         perform divvy.check_name(i.task_type, 'task row ' || i.ord || ': task_type')
         from (select task_type, row_number() over () as ord from inserted) i
         where not exists (select from divvy.task_type t where t.name = i.task_type);
         -- What follows an ended task is no new work from outside: refusing it would keep its parent from ending.
         perform divvy.check_waiting(array(select distinct task_type from inserted where parent_task_id is null));
-        perform divvy.start(v_special, v_now);
+        perform divvy.start(v_special, divvy.clock());
     end if;
-    perform divvy.wake(array(select distinct task_type from inserted));
+    if v_several then
+        perform divvy.wake(array(select distinct task_type from inserted));
+    elsif v_idle then
+        perform pg_notify('divvy_ready', v_type);
+    end if;
     return null;
 end $$;
 
@@ -114,7 +141,7 @@ begin
     return coalesce(v_started, 0);
 end $$;
 
--- Turns given shares into rows; a task without any (a reduce on a plain task) gets one.
+-- Makes the given shares of tasks; a task without any (a reduce on a plain task) gets one.
 create or replace function divvy.make_shares(p_ids bigint[], p_now timestamptz) returns void
 language plpgsql set enable_seqscan = off set jit = off as $$
 declare
@@ -122,23 +149,17 @@ declare
 begin
     for k in select * from divvy.task where id = any (p_ids) order by id loop
         if k.splits is not null then
-            perform divvy.insert_shares(k, 0, array(select jsonb_array_elements(k.splits)), p_now);
             k.split_count := jsonb_array_length(k.splits);
+            perform divvy.insert_shares(k, 0, k.split_count, array(select jsonb_array_elements(k.splits)), null, p_now);
         elsif k.split_count is not null then
-            insert into divvy.share (share_of, split_no, task_type, priority, group_key, max_attempts, timeout, due_at, payload)
-            select k.id, i + 1, k.task_type, k.priority, k.group_key, k.max_attempts, k.timeout, p_now,
-                jsonb_build_object('index', i, 'count', k.split_count)
-            from generate_series(0, k.split_count - 1) i;
+            perform divvy.insert_shares(k, 0, k.split_count, null, jsonb_build_object('count', k.split_count), p_now);
         elsif k.split_range is not null then
             k.split_count := divvy.range_splits(k.split_range, k.split_size)::int;
-            insert into divvy.share (share_of, split_no, task_type, priority, group_key, max_attempts, timeout, due_at, payload)
-            select k.id, i + 1, k.task_type, k.priority, k.group_key, k.max_attempts, k.timeout, p_now,
-                jsonb_build_object('lo', lo, 'hi', least(lo::numeric + k.split_size, upper(k.split_range)::numeric))
-            from generate_series(0, k.split_count - 1) i,
-                lateral (select (lower(k.split_range)::numeric + i::numeric * k.split_size)::bigint as lo) b;
+            perform divvy.insert_shares(k, 0, k.split_count, null,
+                jsonb_build_object('lo', lower(k.split_range), 'hi', upper(k.split_range), 'size', k.split_size), p_now);
         else
-            perform divvy.insert_shares(k, 0, array[null::jsonb], p_now);
             k.split_count := 1;
+            perform divvy.insert_shares(k, 0, 1, array[null::jsonb], null, p_now);
         end if;
         update divvy.task set split_count = k.split_count, splits = null where id = k.id;
         if k.split_count = 0 then
@@ -147,21 +168,33 @@ begin
     end loop;
 end $$;
 
--- Inserts shares numbered from p_after + 1, in the order of the array.
-create or replace function divvy.insert_shares(k divvy.task, p_after int, p_payloads jsonb[], p_now timestamptz) returns void
-language sql as $$
+-- Makes p_count shares, numbered from p_after + 1: with payloads in their order, or by a rule (divvy.payload_by).
+create or replace function divvy.insert_shares(k divvy.task, p_after int, p_count int, p_payloads jsonb[], p_rule jsonb, p_now timestamptz) returns void
+language plpgsql as $$
+begin
+    if divvy.lies_in_stretches(k.task_type, p_count) then
+        perform divvy.lay_out(k, p_after, p_count, p_payloads, p_rule, p_now);
+        return;
+    end if;
     insert into divvy.share (share_of, split_no, task_type, priority, group_key, max_attempts, timeout, due_at, payload)
-    select k.id, p_after + n, k.task_type, k.priority, k.group_key, k.max_attempts, k.timeout, p_now, payload
-    from unnest(p_payloads) with ordinality as p (payload, n)
-    order by n
+    select k.id, p_after + n, k.task_type, k.priority, k.group_key, k.max_attempts, k.timeout, p_now,
+        case when p_rule is null then payload else divvy.payload_by(p_rule, n::int) end
+    from unnest(coalesce(p_payloads, array_fill(null::jsonb, array[p_count]))) with ordinality as p (payload, n)
+    order by n;
+end $$;
+
+-- Whether this session sends notifications: two-phase commit needs none.
+create or replace function divvy.wakes() returns boolean
+language sql stable as $$
+    select coalesce(current_setting('divvy.notify', true), 'auto') <> 'off'
 $$;
 
 -- Tells waiting workers that there is work. At most one notification a type and transaction; none when
--- nobody of the type waits, or when the setting divvy.notify is off (two-phase commit needs that).
+-- nobody of the type waits. (A task of one type is inserted oftener than all else: divvy.task_inserted has its own.)
 create or replace function divvy.wake(p_task_types text[]) returns void
 language plpgsql as $$
 begin
-    if coalesce(current_setting('divvy.notify', true), 'auto') <> 'off' then
+    if divvy.wakes() then
         perform pg_notify('divvy_ready', w.task_type)
         from divvy.type_wake w
         where w.task_type = any (p_task_types) and w.idle_until > divvy.clock();
@@ -172,7 +205,7 @@ end $$;
 create or replace function divvy.wake_control(p_what text) returns void
 language plpgsql as $$
 begin
-    if coalesce(current_setting('divvy.notify', true), 'auto') <> 'off' then
+    if divvy.wakes() then
         perform pg_notify('divvy_control', p_what);
     end if;
 end $$;

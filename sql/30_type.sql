@@ -188,6 +188,10 @@ exception when data_exception then
     perform divvy.bad_option(p_what, format('backoff: %s', sqlerrm));
 end $$;
 
+-- Lanes of a type: 0 plan and reduce; by priority 1 to 4 plain tasks, 11 to 14 shares, 21 to 24 stretches.
+create or replace function divvy.all_lanes() returns smallint[]
+language sql immutable parallel safe as $$ select '{0,1,2,3,4,11,12,13,14,21,22,23,24}'::smallint[] $$;
+
 -- A delay in options: a number is seconds, a text is an interval.
 create or replace function divvy.seconds(p_value jsonb) returns double precision
 language sql immutable parallel safe as $$
@@ -222,7 +226,7 @@ end $$;
 
 create or replace function divvy.add_lanes(p_task_type text) returns void
 language sql as $$
-    insert into divvy.lane (task_type, lane) select p_task_type, l from unnest('{0,1,2,3,4,11,12,13,14}'::int[]) l on conflict do nothing
+    insert into divvy.lane (task_type, lane) select p_task_type, l from unnest(divvy.all_lanes()) l on conflict do nothing
 $$;
 
 -- Forgets a type. Errors: DV011; DV004 while tasks of it are open.

@@ -23,7 +23,7 @@ begin
         perform divvy.refuse(v_split, v_token);
     end if;
     return query
-    select s.split_no, s.state::text, s.result, s.error from divvy.share s where s.share_of = v_split order by s.split_no;
+    select x.* from divvy.ended_splits(v_split, 0, null) x;
 end $$;
 
 -- Lets the role of a type finish its splits and read their results, and nothing else: a token is needed for either.

@@ -84,6 +84,34 @@ language sql immutable parallel safe as $$
     select p_task || '.' || case when p_phase = 'execute' then p_no::text else p_phase end || '.' || p_epoch || '.' || p_continuation
 $$;
 
+-- Parts with all columns of one length: in one of a stretch, what is the same for all stands once.
+create or replace function divvy.at_full_length(p_parts divvy.part[]) returns divvy.part[]
+language plpgsql stable as $$
+declare
+    p divvy.part;
+    n int[];
+begin
+    for i in 1 .. cardinality(p_parts) loop
+        p := p_parts[i];
+        n[1] := cardinality(p.split_ids);
+        continue when p.lane < 20 or n[1] = 1;
+        p.task_ids := array_fill(p.task_ids[1], n);
+        p.phases := array_fill(p.phases[1], n);
+        p.split_counts := array_fill(p.split_counts[1], n);
+        p.attempts := array_fill(p.attempts[1], n);
+        p.max_attempts := array_fill(p.max_attempts[1], n);
+        p.payloads := array_fill(p.payloads[1], n);
+        p.checkpoints := array_fill(p.checkpoints[1], n);
+        p.headers := array_fill(p.headers[1], n);
+        p.epochs := array_fill(p.epochs[1], n);
+        p.continuations := array_fill(p.continuations[1], n);
+        p.scheduled_for := array_fill(p.scheduled_for[1], n);
+        p.timeouts := array_fill(p.timeouts[1], n);
+        p_parts[i] := p;
+    end loop;
+    return p_parts;
+end $$;
+
 -- Claims up to max ready splits of the types, in lane order: plan and reduce first, then by priority aged one
 -- step a minute. One lease for all of them. per_type bounds each type, in the order of task_types.
 -- Returns the claimed splits; none for a worker told quiet or terminate.
@@ -97,7 +125,7 @@ language sql security definer rows 100 set search_path = pg_catalog, pg_temp as 
     select s.split_id, s.task_id, p.task_type, s.phase, s.split_no, s.split_count, s.attempt, s.max_attempts, p.token, p.lease_until,
         s.payload, s.split_payload, s.checkpoint, s.headers, s.epoch, s.scheduled_for,
         divvy.idempotency_key(s.task_id, s.phase, s.split_no, s.epoch, s.continuation), s.timeout
-    from unnest(divvy.take(claim.worker, claim.task_types, claim.max, claim.lease, claim.per_type)) with ordinality p,
+    from unnest(divvy.at_full_length(divvy.take(claim.worker, claim.task_types, claim.max, claim.lease, claim.per_type))) with ordinality p,
         unnest(p.split_ids, p.task_ids, p.phases, p.split_nos, p.split_counts, p.attempts, p.max_attempts, p.payloads, p.split_payloads,
             p.checkpoints, p.headers, p.epochs, p.continuations, p.scheduled_for, p.timeouts) with ordinality
             s (split_id, task_id, phase, split_no, split_count, attempt, max_attempts, payload, split_payload,
@@ -171,8 +199,9 @@ end $$;
 -- Whether something of the type is ready and leased to nobody.
 create or replace function divvy.has_ready(p_type text) returns boolean
 language sql stable as $$
-    select exists (select from divvy.lane n where n.task_type = p_type and case when n.lane < 10
-        then exists (select from divvy.task k where k.task_type = p_type and k.lane = n.lane and k.claim_key > n.mark and k.state = 'ready'
+    select exists (select from divvy.lane n where n.task_type = p_type and case
+        when n.lane > 20 then exists (select from divvy.stretch s where s.task_type = p_type and s.lane = n.lane and s.key > n.mark and s.first_no <= s.last_no)
+        when n.lane < 10 then exists (select from divvy.task k where k.task_type = p_type and k.lane = n.lane and k.claim_key > n.mark and k.state = 'ready'
             and not exists (select from divvy.lease l where l.task_type = p_type and l.lane = n.lane and not l.written
                 and l.hi_key >= k.claim_key and l.lo_key <= k.claim_key and k.id = any (l.split_ids)))
         else exists (select from divvy.share s where s.task_type = p_type and s.lane = n.lane and s.claim_key > n.mark and s.state = 'ready'
@@ -199,5 +228,6 @@ end $$;
 create or replace function divvy.lock_of(p_name text) returns bigint
 language sql immutable parallel safe as $$
     select case p_name when 'leader' then 490531200001 when 'low water' then 490531200003 when 'prune' then 490531200005
-        when 'limit' then 490531207 end   -- of a pair, with a type's no: whoever claims of a type with limits
+        when 'limit' then 490531207       -- of a pair, with a type's no: whoever claims of a type with limits
+        when 'rowless' then 490531208 end   -- of a pair, with part of a token: whoever ends splits that have no row
 $$;

@@ -139,12 +139,9 @@ begin
     return v_parts;
 end $$;
 
-create or replace function divvy.all_lanes() returns smallint[]
-language sql immutable parallel safe as $$ select '{0,1,2,3,4,11,12,13,14}'::smallint[] $$;
-
 -- Where a lane stands in an array of all lanes.
 create or replace function divvy.lane_slot(p_lane int) returns int
-language sql immutable parallel safe as 'select case when p_lane < 10 then p_lane + 1 else p_lane - 5 end';
+language sql immutable parallel safe as 'select case when p_lane < 10 then p_lane + 1 when p_lane < 20 then p_lane - 5 else p_lane - 11 end';
 
 -- What lies ahead of the positions, the first lane first. A part without splits only says how far its lane has come.
 create or replace function divvy.pick_ahead(t divvy.task_type, p_lanes smallint[], p_positions bigint[], p_want int, p_room bigint) returns divvy.part[]
@@ -162,6 +159,14 @@ begin
         v_want := divvy.share_of_lane(p_lanes, i, p_want);
         continue when v_want <= 0;
         v_position := divvy.frontier(t.name, v_lane, p_positions[divvy.lane_slot(v_lane)]);
+        if v_lane > 20 then
+            foreach p in array divvy.pick_stretches(t, v_lane, v_position, 9223372036854775807, v_want, p_room) loop
+                p_want := p_want - cardinality(p.split_ids);
+                p_room := p_room - p.bytes;
+                v_parts := v_parts || p;
+            end loop;
+            continue;
+        end if;
         p := divvy.pick_lane(t, v_lane, v_position, 9223372036854775807, v_want, p_room, false, null);
         if p.split_ids is null then
             p.lane := v_lane;
@@ -189,12 +194,12 @@ language sql stable as $$
     select array_agg(divvy.frontier(p_type, l, p_positions[divvy.lane_slot(l)]) order by l) from unnest(divvy.all_lanes()) l
 $$;
 
--- How much a claim takes of the lane at a place in the order of lanes: plain tasks and shares of one priority have half each
--- while both wait.
+-- How much a claim takes of the lane at a place in the order of lanes: plain tasks, shares and stretches of one priority have
+-- equal parts while they wait.
 create or replace function divvy.share_of_lane(p_lanes smallint[], p_place int, p_want int) returns int
 language sql volatile parallel safe as $$
-    select case when p_lanes[p_place] > 0 and (p_lanes[p_place] + 10) % 20 = any (p_lanes[p_place + 1:])
-        then floor(p_want / 2.0 + random())::int else p_want end
+    select case when n = 1 then p_want else floor(p_want / n::float8 + random())::int end
+    from (select count(*) as n from unnest(p_lanes[p_place:]) l where l % 10 = p_lanes[p_place] % 10) x
 $$;
 
 -- What became visible, or ready, behind the positions: late commits, claims that were rolled back.
@@ -205,9 +210,17 @@ declare
     v_lane smallint;
     p divvy.part;
 begin
-    foreach v_lane in array '{0,1,11,2,12,3,13,4,14}'::smallint[] loop
+    foreach v_lane in array '{0,1,11,21,2,12,22,3,13,23,4,14,24}'::smallint[] loop
         exit when p_want <= 0 or p_room <= 0;
         continue when p_positions[divvy.lane_slot(v_lane)] <= p_marks[divvy.lane_slot(v_lane)];
+        if v_lane > 20 then
+            foreach p in array divvy.pick_stretches(t, v_lane, p_marks[divvy.lane_slot(v_lane)], p_positions[divvy.lane_slot(v_lane)], p_want, p_room) loop
+                p_want := p_want - cardinality(p.split_ids);
+                p_room := p_room - p.bytes;
+                v_parts := v_parts || p;
+            end loop;
+            continue;
+        end if;
         p := divvy.pick_lane(t, v_lane, p_marks[divvy.lane_slot(v_lane)], p_positions[divvy.lane_slot(v_lane)],
             least(p_want, divvy.limit_of('stragglers')::int), p_room, true, null);
         continue when p.split_ids is null;
@@ -231,7 +244,11 @@ declare
 begin
     foreach v_lane in array divvy.all_lanes() loop
         v_position := p_positions[divvy.lane_slot(v_lane)];
-        if v_lane < 10 then
+        if v_lane > 20 then
+            select s.due_at into v_due from divvy.stretch s
+            where s.task_type = p_type and s.lane = v_lane and s.key > v_position and s.first_no <= s.last_no
+            order by s.key limit 1;
+        elsif v_lane < 10 then
             select k.due_at into v_due from divvy.task k
             where k.task_type = p_type and k.lane = v_lane and k.claim_key > v_position and k.state = 'ready'
             order by k.claim_key limit 1;

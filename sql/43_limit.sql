@@ -30,6 +30,7 @@ begin
     if not found then
         return '{}';
     end if;
+    perform divvy.write_out_type(t.name, greatest(p_want, 1000));
     v_live := divvy.live_leases(t);
     if num_nonnulls(t.max_running_per_task, t.max_running_per_group) > 0 then
         perform divvy.release_freed(t, v_live.tokens, p_now);
@@ -119,7 +120,7 @@ begin
     if p_lane < 10 and v_groups then
         select array_agg(k.id), array_agg('g:' || k.group_key) into label_ids, labels
         from divvy.task k where k.id = any (p_ids) and k.group_key is not null;
-    elsif p_lane > 10 and (v_groups or v_tasks) then
+    elsif p_lane > 10 and p_lane < 20 and (v_groups or v_tasks) then
         select array_agg(x.id), array_agg(x.label) into label_ids, labels
         from (select s.id, 'g:' || s.group_key as label from divvy.share s where v_groups and s.id = any (p_ids) and s.group_key is not null
             union all
@@ -326,6 +327,9 @@ create or replace function divvy.relabel(p_type text) returns void
 language plpgsql set enable_seqscan = off set jit = off as $$
 begin
     perform from divvy.lease l where l.task_type = p_type order by l.token, l.lane for update;
+    perform divvy.lock_rowless(l.token, true), divvy.write_out(l) from divvy.lease l
+    where l.task_type = p_type and l.share_of is not null and not l.written;
+    update divvy.lease l set written = true where l.task_type = p_type and l.share_of is not null and not l.written;
     update divvy.lease l set limited = t.limited, (label_ids, labels) = (select x.label_ids, x.labels from divvy.labels_of(l.task_type, l.lane, l.split_ids) x)
     from divvy.task_type t where t.name = p_type and l.task_type = t.name;
     update divvy.task_type t set limit_epoch = t.limit_epoch + 1 where t.name = p_type;

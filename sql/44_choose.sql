@@ -29,6 +29,7 @@ begin
         v_lanes := divvy.lanes_by_age(t.name, v_positions, p_now);
         for i in 1 .. cardinality(v_lanes) loop
             exit when p_want <= 0 or p_room <= 0;
+            continue when v_lanes[i] > 20;    -- written out first
             v_slot := divvy.lane_slot(v_lanes[i]);
             v_want := divvy.share_of_lane(v_lanes, i, p_want);
             continue when v_want <= 0;

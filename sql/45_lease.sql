@@ -23,7 +23,7 @@ begin
     end if;
     for i in 1 .. cardinality(p_parts) loop
         p := p_parts[i];
-        p.token := v_token;
+        p.token := case when p.lane > 20 then nextval('divvy.token') else v_token end;   -- a lease of a stretch is of one task
         p.lease_until := p_now + least(p_length, p_timeout);
         p_parts[i] := p;
         if v_labelled is not null then
@@ -31,9 +31,10 @@ begin
             from divvy.labels_of(case when p.task_type = any (v_labelled) then p.task_type end, p.lane, p.split_ids) x;
         end if;
         insert into divvy.lease (token, worker, length, claimed_at, lease_until, deadline_at, split_ids, places, task_type, lane, lo_key, hi_key, written,
-            limited, label_ids, labels)
-        values (v_token, p_worker, p_length, p_now, p.lease_until, p_now + p_timeout, p.split_ids, p.places, p.task_type, p.lane, p.lo_key, p.hi_key,
-            p.lane = 0, coalesce(p.task_type = any (v_limited), false), v_ids, v_labels)
+            limited, label_ids, labels, share_of, id_base, due_at)
+        values (p.token, p_worker, p_length, p_now, p.lease_until, p_now + p_timeout, p.split_ids, p.places, p.task_type, p.lane, p.lo_key, p.hi_key,
+            p.lane = 0, coalesce(p.task_type = any (v_limited), false), v_ids, v_labels,
+            case when p.lane > 20 then p.task_ids[1] end, case when p.lane > 20 then p.split_ids[1] - p.split_nos[1] end, p.due_at)
         on conflict on constraint lease_pkey do update set split_ids = lease.split_ids || excluded.split_ids,
             places = lease.places || excluded.places, lo_key = least(lease.lo_key, excluded.lo_key), hi_key = greatest(lease.hi_key, excluded.hi_key),
             label_ids = lease.label_ids || excluded.label_ids, labels = lease.labels || excluded.labels;
@@ -68,13 +69,16 @@ set plan_cache_mode = force_generic_plan set jit = off as $$
     where u.id = l.id and u.state = 'ready' and u.key = l.key
 $$;
 
--- Locks what waits of a task's shares, and returns their ids. What is leased is left alone, so that its holder waits for
--- nobody; what was leased between our look and our lock is written down.
-create or replace function divvy.take_waiting(p_task bigint, p_delayed boolean default true) returns bigint[]
+-- Locks what waits of a task's shares, as rows, and returns their ids. What is leased is left alone, so that its holder waits for
+-- nobody; what was leased between our look and our lock is written down. p_unbegun: what lies in stretches is written out.
+create or replace function divvy.take_waiting(p_task bigint, p_delayed boolean default true, p_unbegun boolean default true) returns bigint[]
 language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
     v_ids bigint[];
 begin
+    if p_unbegun then
+        perform divvy.write_out_unbegun(p_task);
+    end if;
     v_ids := array(select x.id from divvy.share x
         where x.share_of = p_task
             and case x.state when 'delayed' then p_delayed
@@ -99,6 +103,7 @@ begin
     for l in select * from divvy.lease x where not x.written and x.claimed_at < divvy.clock() - interval '2 s'
         order by x.token limit write_down_old.max for update skip locked
     loop
+        continue when l.share_of is not null and not divvy.write_out_lease(l);
         -- A row that is locked is just being completed.
         v_free := array(select u.id from divvy.unit u where u.id = any (l.split_ids) and u.state = 'ready' order by u.id for update skip locked);
         perform divvy.write_down(v_free);
@@ -118,7 +123,7 @@ end $$;
 
 -- Takes ended splits out of their leases.
 create or replace function divvy.drop_from_leases(p_tokens bigint[], p_done bigint[]) returns void
-language plpgsql as $$
+language plpgsql set enable_seqscan = off set enable_bitmapscan = off as $$
 declare
     l divvy.lease;
 begin
@@ -186,10 +191,12 @@ begin
         length = coalesce(heartbeat.lease, l.length)
     where l.token = any (tokens) and l.deadline_at > v_now;
     return query
-    select g.id, case when u.id is null then 'lost' when k.cancel_requested_at is not null then 'cancel' else 'ok' end
+    select g.id, case when k.id is null then 'lost' when k.cancel_requested_at is not null then 'cancel' else 'ok' end
     from unnest(split_ids, tokens) as g (id, token)
     left join divvy.unit u on u.id = g.id and divvy.holds(u, g.token)
-    left join divvy.task k on k.id = coalesce(u.share_of, u.id);
+    left join divvy.lease l on l.token = g.token and l.share_of is not null and not l.written and g.id = any (l.split_ids)
+        and divvy.rowless_of(l, array[g.id]) <> '{}'
+    left join divvy.task k on k.id = coalesce(u.share_of, u.id, l.share_of);
     return query select null::bigint, v_command;
 end $$;
 

@@ -25,12 +25,15 @@ declare
 begin
     select * into u from divvy.unit k where k.id = p_id;
     if not found then
-        perform divvy.unknown('split', p_id::text);
+        select r.state, r.token into u.state, u.token from divvy.rowless_state(p_id) r;
+        if u.state is null then
+            perform divvy.unknown('split', p_id::text);
+        end if;
     end if;
     if u.state = 'cancelled' or p_verdict = 'cancelled' then
         raise exception using errcode = 'DV002', message = format('split %s was cancelled', p_id);
     end if;
-    if u.state = 'ready' then
+    if u.state = 'ready' and u.id is not null then
         u.token := (select x.token from divvy.leased_split x where x.id = p_id and u.key between x.lo_key and x.hi_key);
         u.state := case when u.token is null then 'ready' else 'running' end;
     end if;
@@ -161,7 +164,8 @@ declare
     v_tasks bigint[];
     l divvy.lease;
 begin
-    for l in select * from divvy.lease x where x.token = any (p_tokens) and not x.written order by x.token, x.task_type, x.lane loop
+    for l in select * from divvy.lease x where x.token = any (p_tokens) order by x.token, x.task_type, x.lane loop
+        continue when l.written;   -- as a condition it would tempt the planner to another index
         if l.split_ids = p_ids and p_results is null then
             v_places := l.places;
             v_ids := array(select i from unnest(p_ids) i order by i);
@@ -169,7 +173,10 @@ begin
             select array_agg(h.id order by h.id), array_agg(h.n order by h.id), array_agg(h.place) into v_ids, v_at, v_places
             from divvy.named(l, p_ids, p_tokens) h;
         end if;
-        if l.lane < 10 then
+        if l.share_of is not null then
+            v_done := divvy.finish_stretch(l, v_ids, v_at, p_results, p_now);
+            perform divvy.look_at(array[l.share_of]) where v_done <> '{}';
+        elsif l.lane < 10 then
             with done as (
                 update divvy.task k set state = 'succeeded', status = 'succeeded', attempt = k.attempt + 1, crashes = 0, finished_at = p_now,
                     error = null, token = l.token, worker = l.worker, started_at = l.claimed_at, paused_until = null,
@@ -194,7 +201,7 @@ begin
             select coalesce(array_agg(id), '{}'), array_agg(distinct share_of) into v_done, v_tasks from done;
             perform divvy.look_at(v_tasks);
         end if;
-        if cardinality(v_done) < cardinality(v_ids) then
+        if cardinality(v_done) < cardinality(v_ids) and l.share_of is null then
             perform divvy.write_down(v_ids);
         end if;
         v_all := v_all || v_done;
@@ -316,9 +323,10 @@ begin
         from divvy.task t where t.id = k.id;
         update divvy.task t set phase = null, state = null, token = null, result = null, checkpoint = null, sealed = true where t.id = k.id;
     end if;
-    v_last := coalesce((select max(s.split_no) from divvy.share s where s.share_of = k.id), 0);
+    v_last := greatest((select max(s.split_no) from divvy.share s where s.share_of = k.id),
+        (select max(s.last_no) from divvy.stretch s where s.share_of = k.id), 0);
     perform divvy.check_limit('splits', v_last + cardinality(v_payloads), format('task %s', k.id));
-    perform divvy.insert_shares(k, v_last, v_payloads, p_now);
+    perform divvy.insert_shares(k, v_last, cardinality(v_payloads), v_payloads, null, p_now);
     if k.phase = 'plan' then
         -- The plan split is done: its row waits to become the reduce.
         insert into divvy.attempt (split_id, token, task_id, attempt, phase, worker, outcome, started_at, finished_at)
@@ -342,7 +350,5 @@ begin
     end if;
     perform divvy.check_limit('batch', reduce_inputs.max, 'reduce_inputs');
     return query
-    select s.split_no, s.state::text, s.result, s.error from divvy.share s
-    where s.share_of = reduce_inputs.split_id and s.split_no > reduce_inputs.after
-    order by s.split_no limit reduce_inputs.max;
+    select x.* from divvy.ended_splits(reduce_inputs.split_id, reduce_inputs.after, reduce_inputs.max) x;
 end $$;

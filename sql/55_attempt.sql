@@ -23,7 +23,7 @@ declare
     u divvy.unit;
 begin
     perform divvy.need_read_committed('fail, snooze and release');
-    perform divvy.write_down(array[p_id]);
+    perform divvy.write_down(array[p_id]), divvy.write_out_held(array[p_id], array[p_token]);
     select * into u from divvy.unit k where k.id = p_id and k.token = p_token and k.state = 'running' for update;
     if not found then
         perform divvy.refuse(p_id, p_token);
@@ -177,7 +177,7 @@ begin
     if progress not between 0 and 1 then
         perform divvy.bad_option(format('split %s', split_id), format('progress is %s; it must be 0 to 1', progress));
     end if;
-    perform divvy.write_down(array[checkpoint.split_id]);
+    perform divvy.write_down(array[checkpoint.split_id]), divvy.write_out_held(array[checkpoint.split_id], array[checkpoint.token]);
     update divvy.unit u set checkpoint = coalesce(checkpoint.state, u.checkpoint), progress = coalesce(checkpoint.progress, u.progress)
     where u.id = checkpoint.split_id and u.token = checkpoint.token and u.state = 'running';
     if not found then
@@ -197,6 +197,7 @@ begin
     end if;
     perform divvy.check_limit('log message', octet_length(message), format('split %s', split_id));
     perform divvy.check_size('headers', fields, format('split %s: log', split_id));
+    perform divvy.write_out_held(array[log.split_id], array[log.token]);
     perform from divvy.unit u where u.id = log.split_id and divvy.holds(u, log.token);
     if not found then
         perform divvy.refuse(log.split_id, log.token);

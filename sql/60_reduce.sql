@@ -67,7 +67,7 @@ begin
     end if;
     select * into k from divvy.task t where t.id = p_task;
     return divvy.verdict(k, v_failed) = 'broken' and divvy.reduce_rule(k) <> 'always'
-        and exists (select from divvy.share s where s.share_of = p_task and s.state in ('ready', 'delayed'));
+        and (divvy.has_unbegun(p_task) or exists (select from divvy.share s where s.share_of = p_task and s.state in ('ready', 'delayed')));
 end $$;
 
 -- The open split that the session saw last is looked at first. Splits are claimed in order, so where it has ended another is
@@ -78,6 +78,9 @@ declare
     v_seen bigint[] := string_to_array(nullif(current_setting('divvy.open_split', true), ''), ' ');   -- task, split_no
     v_no int;
 begin
+    if divvy.has_unbegun(p_task) or divvy.has_rowless(p_task) then
+        return true;
+    end if;
     if v_seen[1] = p_task and exists (select from divvy.share s where s.share_of = p_task and s.split_no = v_seen[2]
             and s.state in ('delayed', 'ready', 'running')) then
         return true;
@@ -115,10 +118,13 @@ $$;
 -- The tolerance broke: what nobody has claimed is not started any more, unless the reduce wants all.
 create or replace function divvy.skip_unclaimed(k divvy.task) returns void
 language plpgsql as $$
+declare
+    v_ids bigint[];
 begin
     if divvy.reduce_rule(k) <> 'always' then
+        v_ids := divvy.take_waiting(k.id);
         update divvy.share s set state = 'skipped', reason = 'tolerance', finished_at = divvy.clock()
-        where s.id = any (divvy.take_waiting(k.id));
+        where s.id = any (v_ids);
     end if;
 end $$;
 

@@ -39,11 +39,12 @@ create or replace function divvy.begin_cancel(k divvy.task, p_reason text) retur
 language plpgsql set enable_seqscan = off set jit = off as $$
 declare
     v_now timestamptz := divvy.clock();
+    v_ids bigint[];
 begin
     update divvy.task t set cancel_requested_at = coalesce(t.cancel_requested_at, v_now), cancel_reason = coalesce(t.cancel_reason, p_reason)
     where t.id = k.id;
-    update divvy.share s set state = 'cancelled', reason = p_reason, finished_at = v_now
-    where s.id = any (divvy.take_waiting(k.id));
+    v_ids := divvy.take_waiting(k.id);   -- a statement of its own: the next one sees what this one wrote
+    update divvy.share s set state = 'cancelled', reason = p_reason, finished_at = v_now where s.id = any (v_ids);
     perform divvy.write_down(array[k.id]);
     update divvy.task t set state = 'cancelled', reason = p_reason where t.id = k.id and t.state in ('ready', 'delayed');
     if (select t.state is distinct from 'running' from divvy.task t where t.id = k.id) and not divvy.has_open_split(k.id) then
@@ -95,7 +96,7 @@ begin
             status = case k.phase when 'plan' then 'planning' when 'reduce' then 'reducing' else 'running' end::divvy.task_status
         where t.id = k.id;
         v_opened := 1;
-    elsif exists (select from divvy.share s where s.share_of = k.id) or k.sealed then
+    elsif exists (select from divvy.share s where s.share_of = k.id) or divvy.has_unbegun(k.id) or k.sealed then
         perform divvy.settle_task(k.id);      -- cancelled between its last split and its reduce
     else
         v_opened := divvy.start(array[k.id], divvy.clock());   -- cancelled before it ever started
@@ -157,6 +158,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     k divvy.task;
     n divvy.task;
+    v_ids bigint[];
     v_what text := format('task %s', task_id);
 begin
     perform divvy.check_keys(options, array['payload', 'priority', 'deadline_at', 'max_attempts', 'timeout', 'max_failed', 'max_failed_percent',
@@ -176,8 +178,10 @@ begin
     update divvy.task t set payload = n.payload, priority = n.priority, deadline_at = n.deadline_at, max_attempts = n.max_attempts, timeout = n.timeout,
         max_failed = n.max_failed, max_failed_percent = n.max_failed_percent, labels = n.labels, key = nextval('divvy.key')
     where t.id = k.id;
+    v_ids := divvy.take_waiting(k.id, p_unbegun => false);
     update divvy.share s set priority = n.priority, max_attempts = n.max_attempts, timeout = n.timeout, key = nextval('divvy.key')
-    where s.id = any (divvy.take_waiting(k.id));
+    where s.id = any (v_ids);
+    perform divvy.move_stretches(k.id, n.priority);
     perform divvy.record('update_task', 'task', k.id::text, options ->> 'reason',
         (select jsonb_object_agg(o, to_jsonb(k) -> o) from jsonb_object_keys(options - 'reason') o), options - 'reason');
 end $$;
@@ -214,19 +218,26 @@ create or replace function divvy.move_waiting(k divvy.task, p_at timestamptz, p_
 language plpgsql set enable_seqscan = off set jit = off as $$
 declare
     v_moved bigint;
+    v_unbegun bigint := 0;
+    v_ids bigint[];
 begin
     if k.status = 'scheduled' then
         update divvy.task t set run_at = p_at, due_at = p_at, reason = case when p_at > p_now then 'run_at' else t.reason end,
             priority = coalesce(p_priority, t.priority) where t.id = k.id;
         return 1;
     end if;
+    if p_at <= p_now and coalesce(k.paused_until <= p_now, true) then
+        v_unbegun := divvy.move_stretches(k.id, p_priority);
+    end if;
+    v_ids := divvy.take_waiting(k.id, p_unbegun => p_at > p_now) || k.id;
     with moved as (
         update divvy.unit u set state = case when p_at > p_now then 'delayed' else 'ready' end::divvy.split_status, due_at = p_at,
             reason = case when p_at > p_now then 'run_at' end, key = nextval('divvy.key'), priority = coalesce(p_priority, u.priority)
-        where u.id = any (divvy.take_waiting(k.id) || k.id) and u.state in ('ready', 'delayed') and u.reason is distinct from 'paused'
+        where u.id = any (v_ids) and u.state in ('ready', 'delayed')
+            and u.reason is distinct from 'paused'
         returning u.id)
     select count(*) into v_moved from moved;
-    return v_moved;
+    return v_moved + v_unbegun;
 end $$;
 
 -- Takes an execute split out of its task: reduce does not wait for it, and it counts neither as failed nor as done.
@@ -238,9 +249,14 @@ declare
     u divvy.unit;
     k divvy.task;
 begin
+    perform divvy.write_out_one(skip_split.split_id);
     select * into u from divvy.unit x where x.id = skip_split.split_id and x.state is not null;
     if not found then
-        perform divvy.unknown('split', skip_split.split_id::text);
+        select r.state into u.state from divvy.rowless_state(skip_split.split_id) r;
+        if u.state is null then
+            perform divvy.unknown('split', skip_split.split_id::text);
+        end if;
+        raise exception using errcode = 'DV004', message = format('split %s is %s: it can''t be skipped, or not just now', skip_split.split_id, u.state);
     end if;
     k := divvy.locked_task(coalesce(u.share_of, u.id));
     perform from divvy.unit x where x.id = u.id for update skip locked;
@@ -278,6 +294,8 @@ begin
     end if;
     update divvy.task t set payload = '{}', result = null, error = null, checkpoint = null, headers = null, splits = null where t.id = k.id;
     update divvy.share s set payload = null, result = null, error = null, checkpoint = null where s.share_of = k.id;
+    delete from divvy.given g where g.share_of = k.id;
+    update divvy.ended e set results = null where e.share_of = k.id and e.results is not null;
     delete from divvy.split_log l where l.split_id = k.id or l.split_id in (select s.id from divvy.share s where s.share_of = k.id);
     update divvy.attempt a set error = null where a.task_id = k.id;
     update divvy.event e set before = e.before - 'payload', after = e.after - 'payload'
@@ -336,9 +354,10 @@ declare
 begin
     if p_until > divvy.clock() then
         v_ids := array(select t.id from divvy.task t where t.id = p_task and t.state = 'ready' for update skip locked);
-        perform divvy.write_down(v_ids);
+        perform divvy.write_down(v_ids), divvy.hold_stretches(p_task);
+        v_ids := v_ids || divvy.take_waiting(p_task, p_delayed => false, p_unbegun => false);
         update divvy.unit u set state = 'delayed', due_at = p_until, reason = 'paused'
-        where u.id = any (v_ids || divvy.take_waiting(p_task, false)) and u.state = 'ready';
+        where u.id = any (v_ids) and u.state = 'ready';
     end if;
 end $$;
 
@@ -354,6 +373,7 @@ begin
     where u.id = any (array(
             select x.id from divvy.share x where x.share_of = k.id and x.state = 'delayed' and x.reason = 'paused' order by x.id for update skip locked) || k.id)
         and u.state = 'delayed' and u.reason = 'paused';
+    perform divvy.release_stretches(array[k.id]);
     perform divvy.record('resume_task', 'task', k.id::text, null, null, null);
     perform divvy.wake(array[k.task_type]);
 end $$;

@@ -24,6 +24,7 @@ declare
     v_count int;
     v_type text;
     v_paused record;
+    v_resumed bigint[];
 begin
     with due as materialized (
         select u.id from divvy.unit u where u.waits_until <= v_now order by u.waits_until limit promote.max for update skip locked
@@ -41,8 +42,12 @@ begin
     end loop;
     update divvy.task_type t set paused_until = null, pause_reason = null
     where t.name = any (array(select p.name from divvy.task_type p where p.paused_until <= v_now for update skip locked));
-    update divvy.task t set paused_until = null, pause_reason = null
-    where t.id = any (array(select p.id from divvy.task p where p.paused_until <= v_now for update skip locked));
+    with resumed as (
+        update divvy.task t set paused_until = null, pause_reason = null
+        where t.id = any (array(select p.id from divvy.task p where p.paused_until <= v_now for update skip locked))
+        returning t.id)
+    select array_agg(id) into v_resumed from resumed;
+    perform divvy.release_stretches(v_resumed);
     for v_paused in select p.id, p.paused_until from divvy.task p where p.paused_until > v_now order by p.paused_until limit max loop
         perform divvy.hold_if_paused(v_paused.id, v_paused.paused_until);
     end loop;
@@ -109,7 +114,11 @@ declare
     v_taken int := 0;
     v_outcome text := case when l.deadline_at <= p_now then 'timeout' else 'expired' end;
 begin
-    if not l.written then
+    if l.share_of is not null and not l.written then
+        if not divvy.write_out_lease(l) then
+            return 0;   -- somebody is just ending splits of it
+        end if;
+    elsif not l.written then
         perform divvy.write_down(array(select x.id from divvy.unit x where x.id = any (l.split_ids) and x.state = 'ready' order by x.id
             for update skip locked));
     end if;
@@ -220,7 +229,7 @@ language sql volatile as $$
     select coalesce(array_agg(distinct l.virtualtransaction), '{}') from pg_locks l
     where l.locktype = 'relation' and l.mode = 'RowExclusiveLock' and l.granted and l.pid is not null
         and l.database = (select d.oid from pg_database d where d.datname = current_database())
-        and l.relation in ('divvy.unit'::regclass, 'divvy.task'::regclass, 'divvy.share'::regclass)
+        and l.relation in ('divvy.unit'::regclass, 'divvy.task'::regclass, 'divvy.share'::regclass, 'divvy.stretch'::regclass)
         and l.virtualtransaction <> divvy.own_transaction()
 $$;
 
@@ -230,7 +239,7 @@ language sql volatile as $$
     select exists (select from pg_locks l
         where l.locktype = 'relation' and l.mode = 'RowExclusiveLock' and l.pid is null
             and l.database = (select d.oid from pg_database d where d.datname = current_database())
-            and l.relation in ('divvy.unit'::regclass, 'divvy.task'::regclass, 'divvy.share'::regclass))
+            and l.relation in ('divvy.unit'::regclass, 'divvy.task'::regclass, 'divvy.share'::regclass, 'divvy.stretch'::regclass))
 $$;
 
 -- Moves the marks of a type's lanes up to below their lowest ready key, as far as keys are verified. A plain look, never SKIP
@@ -246,7 +255,11 @@ begin
     -- What an old snapshot sees is no proof.
     if current_setting('transaction_isolation') = 'read committed' then
         for l in select * from divvy.lane x where x.task_type = p_type and x.mark < v_key order by x.lane loop
-            if l.lane < 10 then
+            if l.lane > 20 then
+                select s.key - 1 into v_mark from divvy.stretch s
+                where s.task_type = p_type and s.lane = l.lane and s.key > l.mark and s.key <= v_key and s.first_no <= s.last_no
+                order by s.key limit 1;
+            elsif l.lane < 10 then
                 select k.claim_key - 1 into v_mark from divvy.task k
                 where k.task_type = p_type and k.lane = l.lane and k.claim_key > l.mark and k.claim_key <= v_key and k.state = 'ready'
                 order by k.claim_key limit 1;
@@ -281,9 +294,12 @@ begin
             order by k.claim_key desc limit 1) as key
         union all
         select (select s.claim_key from divvy.share s where s.task_type = l.task_type and s.lane = l.lane and s.claim_key is not null
-            order by s.claim_key desc limit 1)) x;
+            order by s.claim_key desc limit 1)
+        union all
+        select (select s.key from divvy.stretch s where s.task_type = l.task_type and s.lane = l.lane and s.first_no <= s.last_no
+            order by s.key desc limit 1)) x;
     perform setval('divvy.key', v_highest) from divvy.key s where s.last_value < v_highest;
-    perform setval('divvy.id', m.id) from divvy.id s, (select max(u.id) as id from divvy.unit u) m where s.last_value < m.id;
+    perform divvy.repair_ids();
     perform setval('divvy.token', m.token) from divvy.token s,
         (select greatest((select max(x.token) from divvy.lease x), (select max(a.token) from divvy.attempt a)) as token) m
     where s.last_value < m.token;
@@ -291,6 +307,31 @@ begin
         update divvy.lane l set mark = 0;
         update divvy.low_water w set verified_key = 0;
     end if;
+end $$;
+
+-- Sequences of ids behind every id there is: those of rows, and the blocks of stretches.
+create or replace function divvy.repair_ids() returns void
+language plpgsql as $$
+declare
+    v_name text;
+    v_highest bigint;
+    q record;
+begin
+    select max(u.id) into v_highest from divvy.unit u where u.id < (select s.seqmin from pg_sequence s where s.seqrelid = 'divvy.id_256'::regclass);
+    perform setval('divvy.id', v_highest) from divvy.id s where s.last_value < v_highest;
+    foreach v_name in array '{divvy.id_256,divvy.id_4096,divvy.id_65536,divvy.id_1048576}'::text[] loop
+        select s.seqmin, s.seqmax, s.seqincrement, pg_sequence_last_value(s.seqrelid) as last into q from pg_sequence s where s.seqrelid = v_name::regclass;
+        select max(x.id) into v_highest from (
+            select max(s.id) as id from divvy.share s where s.id between q.seqmin and q.seqmax
+            union all
+            select max(e.id_base + e.last_no) from divvy.ended e where e.id_base + e.last_no between q.seqmin and q.seqmax
+            union all
+            select max(s.id_base + s.last_no) from divvy.stretch s where s.id_base + s.last_no between q.seqmin and q.seqmax) x;
+        v_highest := v_highest - (v_highest - q.seqmin) % q.seqincrement;
+        if v_highest > coalesce(q.last, 0) then
+            perform setval(v_name::regclass, v_highest);
+        end if;
+    end loop;
 end $$;
 
 -- Deletes what is past its retention: ended tasks with their splits, attempts and logs; workers not seen for an hour;
@@ -309,6 +350,9 @@ begin
     where k.id = any (array(select t.id from divvy.task t where t.dedupe_until <= v_now and t.dedupe_held limit prune.max for update skip locked));
     v_ids := divvy.past_retention(prune.max, v_now);
     v_shares := array(select s.id from divvy.share s where s.share_of = any (v_ids));
+    delete from divvy.stretch s where s.share_of = any (v_ids);
+    delete from divvy.given g where g.share_of = any (v_ids);
+    delete from divvy.ended e where e.share_of = any (v_ids);
     delete from divvy.split_log l where l.split_id = any (v_shares || v_ids);
     delete from divvy.attempt a where a.task_id = any (v_ids);
     delete from divvy.share s where s.id = any (v_shares);

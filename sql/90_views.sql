@@ -4,6 +4,22 @@
 create or replace view divvy.leased_split as
 select i.id, l.token, l.worker, l.claimed_at, l.lo_key, l.hi_key from divvy.lease l cross join unnest(l.split_ids) as i (id) where not l.written;
 
+-- Splits that have no row: those that nobody has begun, those that only a lease names, and those that ended well.
+create or replace view divvy.rowless_split as
+select s.id_base + n as id, s.share_of, n as split_no,
+    case when s.lane < 0 then 'delayed' else 'ready' end::divvy.split_status as state, s.due_at, null::bigint as token, null::uuid as worker,
+    null::timestamptz as started_at, null::timestamptz as finished_at, null::jsonb as result
+from divvy.stretch s, divvy.numbers(s.first_no, s.last_no) n
+where s.first_no <= s.last_no
+union all
+select i, l.share_of, (i - l.id_base)::int, 'running', l.due_at, l.token, l.worker, l.claimed_at, null, null
+from divvy.lease l, unnest(l.split_ids) i
+where l.share_of is not null and not l.written and not exists (select from divvy.share x where x.id = i)
+    and divvy.ended_through(l.share_of, (i - l.id_base)::int) < i - l.id_base
+union all
+select e.id_base + n, e.share_of, n, 'succeeded', e.due_at, e.token, e.worker, e.started_at, e.finished_at, e.results[n - e.first_no + 1]
+from divvy.ended e, divvy.numbers(e.first_no, e.last_no) n;
+
 -- Types of which nothing may start just now, because as many run, or have started, as may.
 create or replace view divvy.full_type as
 select t.name from divvy.task_type t
@@ -29,14 +45,20 @@ select u.id, u.task_id, u.task_type, u.phase::text as phase, u.split_no,
     u.crashes, u.continuation, coalesce(l.token, u.token) as token, coalesce(l.worker, u.worker) as worker,
     coalesce(l.claimed_at, u.started_at) as started_at, u.finished_at, u.progress, u.checkpoint, u.payload, u.result, u.error, u.group_key
 from (
-    -- Two arms, so that a look at one task's splits finds them by index.
+    -- Arms of their own, so that a look at one task's splits finds them by index.
     select k.id as task_id, k.id, k.key, k.task_type, k.phase, k.split_no, k.state, k.reason, k.priority, k.due_at, k.attempt, k.attempt_base, k.max_attempts,
         k.crashes, k.continuation, k.token, k.worker, k.started_at, k.finished_at, k.progress, k.checkpoint, k.payload, k.result, k.error, k.group_key
     from divvy.task k
     union all
     select s.share_of, s.id, s.key, s.task_type, s.phase, s.split_no, s.state, s.reason, s.priority, s.due_at, s.attempt, s.attempt_base, s.max_attempts,
-        s.crashes, s.continuation, s.token, s.worker, s.started_at, s.finished_at, s.progress, s.checkpoint, s.payload, s.result, s.error, s.group_key
-    from divvy.share s) u
+        s.crashes, s.continuation, s.token, s.worker, s.started_at, s.finished_at, s.progress, s.checkpoint,
+        s.payload, s.result, s.error, s.group_key
+    from divvy.share s
+    union all
+    select r.share_of, r.id, null, k.task_type, 'execute', r.split_no, r.state, case when r.state = 'delayed' then 'paused' end, k.priority,
+        case when r.state = 'delayed' then coalesce(k.paused_until, r.due_at) else r.due_at end, (r.state = 'succeeded')::int, 0, k.max_attempts,
+        0::smallint, 0, r.token, r.worker, r.started_at, r.finished_at, null, null, divvy.payload_of(r.share_of, r.split_no), r.result, null, k.group_key
+    from divvy.rowless_split r join divvy.task k on k.id = r.share_of) u
 left join divvy.task_type t on t.name = u.task_type
 left join divvy.leased_split l on l.id = u.id and u.state = 'ready' and u.key between l.lo_key and l.hi_key
 where u.state is not null;
@@ -66,12 +88,15 @@ select k.id as task_id, k.task_type, k.status::text as status, coalesce(k.split_
         else round((c.succeeded + c.failed + c.cancelled + c.skipped)::numeric / coalesce(k.split_count, 1), 4) end as progress
 from divvy.task k, lateral (
     select count(*) filter (where x.status = 'delayed') as delayed, count(*) filter (where x.status = 'ready') as ready,
-        count(*) filter (where x.status = 'running') as running, count(*) filter (where x.status = 'succeeded') as succeeded,
+        count(*) filter (where x.status = 'running') as running,
+        count(*) filter (where x.status = 'succeeded')
+            + (select coalesce(sum(e.last_no - e.first_no + 1), 0)::bigint from divvy.ended e where e.share_of = k.id) as succeeded,
         count(*) filter (where x.status = 'failed') as failed, count(*) filter (where x.status = 'cancelled') as cancelled,
         count(*) filter (where x.status = 'skipped') as skipped
     from (
         select case when l.id is null then u.state else 'running' end as status
         from (select s.id, s.state, s.key from divvy.share s where s.share_of = k.id
+            union all select r.id, r.state, null from divvy.rowless_split r where r.share_of = k.id and r.finished_at is null
             union all select k.id, k.state, k.key where k.phase = 'execute') u
         left join divvy.leased_split l on l.id = u.id and u.state = 'ready' and u.key between l.lo_key and l.hi_key) x) c;
 
@@ -87,8 +112,10 @@ create or replace view divvy.type_stats as
 select n.name as task_type, t.name is not null as declared, t.plan, t.reduce, t.paused_until, t.pause_reason,
     case when f.name is null then r.ready - h.leased else 0 end as ready,
     (select count(*) from divvy.unit u where u.task_type = n.name and u.waits_until is not null)
+        + (select coalesce(sum(s.last_no - s.first_no + 1), 0)::bigint from divvy.stretch s
+            where s.task_type = n.name and s.lane < 0 and s.first_no <= s.last_no)
         + case when f.name is null then 0 else r.ready - h.leased end as delayed,
-    h.running,
+    h.running + h.rowless as running,
     (select count(*) from divvy.task k where k.task_type = n.name and k.starts_at is not null) as scheduled,
     case when f.name is null and r.ready > h.leased then divvy.clock() - r.oldest end as oldest_ready,
     (select count(*) from divvy.worker w where n.name = any (w.task_types) and w.seen_at > divvy.clock() - interval '1 min') as workers,
@@ -99,13 +126,20 @@ from (select name from divvy.task_type union select distinct k.task_type from di
 left join divvy.task_type t on t.name = n.name
 left join divvy.full_type f on f.name = n.name,
 -- Nothing behind a mark is ready.
-lateral (select count(*) as ready, min(x.due_at) as oldest from divvy.lane m, lateral (
-        select k.due_at from divvy.task k where k.task_type = n.name and k.lane = m.lane and k.claim_key > m.mark and k.state = 'ready'
+lateral (select coalesce(sum(x.n), 0)::bigint as ready, min(x.due_at) as oldest from divvy.lane m, lateral (
+        select 1 as n, k.due_at from divvy.task k where k.task_type = n.name and k.lane = m.lane and k.claim_key > m.mark and k.state = 'ready'
         union all
-        select s.due_at from divvy.share s where s.task_type = n.name and s.lane = m.lane and s.claim_key > m.mark and s.state = 'ready') x
+        select 1, s.due_at from divvy.share s where s.task_type = n.name and s.lane = m.lane and s.claim_key > m.mark and s.state = 'ready'
+        union all
+        select s.last_no - s.first_no + 1, s.due_at from divvy.stretch s
+        where s.task_type = n.name and s.lane = m.lane and s.key > m.mark and s.first_no <= s.last_no) x
     where m.task_type = n.name) r,
-lateral (select count(*) as running, count(*) filter (where u.state = 'ready') as leased
-    from divvy.lease e cross join unnest(e.split_ids) as i (id) join divvy.unit u on u.id = i.id
+lateral (select count(*) filter (where u.state = 'ready' or u.token = e.token) as running, count(*) filter (where u.state = 'ready') as leased,
+        count(*) filter (where e.share_of is not null and not e.written and s.id is null
+            and divvy.ended_through(e.share_of, (i.id - e.id_base)::int) < i.id - e.id_base) as rowless
+    from divvy.lease e cross join unnest(e.split_ids) as i (id)
+    left join divvy.share s on s.id = i.id and e.share_of is not null
+    left join divvy.unit u on u.id = i.id
         and ((u.state = 'running' and u.token = e.token) or (u.state = 'ready' and not e.written and u.key between e.lo_key and e.hi_key))
     where e.task_type = n.name) h;
 
@@ -114,8 +148,11 @@ select w.id as worker, w.name, w.task_types, w.slots, w.command, w.registered_at
     coalesce(l.splits, 0) as leased, l.lease_until, w.meta
 from divvy.worker w
 -- A lease keeps the ids of splits that have ended since: those that run are counted.
-left join (select e.worker, count(u.id) as splits, max(e.lease_until) as lease_until
+left join (select e.worker, count(*) filter (where u.id is not null or (e.share_of is not null and not e.written and s.id is null
+            and divvy.ended_through(e.share_of, (i.id - e.id_base)::int) < i.id - e.id_base)) as splits,
+        max(e.lease_until) as lease_until
     from divvy.lease e cross join unnest(e.split_ids) as i (id)
+    left join divvy.share s on s.id = i.id and e.share_of is not null
     left join divvy.unit u on u.id = i.id
         and ((u.state = 'running' and u.token = e.token) or (u.state = 'ready' and not e.written and u.key between e.lo_key and e.hi_key))
     group by e.worker) l on l.worker = w.id;

@@ -63,6 +63,8 @@ pub async fn run(bench: &Bench, options: &Options) -> Result<Report> {
         }
         let (figure, counted) = drain(bench, &mut connection, &names, options).await?;
         divvy.figures.push(figure);
+        // What stays ready is there once, however many rounds found it.
+        counts.left_ready = 0;
         counts += counted;
         if !floor_first {
             floor.figures.push(floor::drain(bench, S_FUSED, drive, tasks).await?);
@@ -109,7 +111,7 @@ pub(super) async fn drain(
     let figure = within.unwrap_or_else(|| watch.read(noop.calls.so_far()));
     let (succeeded, left_ready) = load::standing(connection).await?;
     let counts = Counts {
-        inserted: inserted + open,
+        inserted,
         succeeded: succeeded - succeeded_before,
         handler_calls: noop.calls.so_far(),
         left_ready: left_ready.min(backlog),

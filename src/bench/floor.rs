@@ -4,6 +4,8 @@
 //! The statements are those of the prototype with which divvy's storage was designed, in `floor/*.sql`. They promise
 //! nothing: what claims dies with its claims, what fails is lost.
 
+mod low_water;
+
 use super::calls::{Calls, Seen};
 use super::figure::{Figure, Watch};
 use super::payload::{Job, payload};
@@ -40,14 +42,34 @@ pub struct Design {
     position: bool,
     /// Claims take blocks.
     blocks: bool,
+    /// The position goes back to a mark that somebody has to move.
+    marks: bool,
 }
 
 /// One table, completed and claimed in one statement: the floor of single splits.
-pub const S_FUSED: Design =
-    Design { name: "s_fused", parts: include_str!("floor/s_fused.sql"), position: false, blocks: false };
+pub const S_FUSED: Design = Design {
+    name: "s_fused",
+    parts: include_str!("floor/s_fused.sql"),
+    position: false,
+    blocks: false,
+    marks: false,
+};
+/// The same from a position: what stays flat while a snapshot is held.
+pub const S_CTID_CUR: Design = Design {
+    name: "s_ctid_cur",
+    parts: include_str!("floor/s_ctid_cur.sql"),
+    position: true,
+    blocks: false,
+    marks: true,
+};
 /// Blocks of splits that are never updated: the floor of a divided task.
-pub const B_BLOCK_PK: Design =
-    Design { name: "b_block_pk", parts: include_str!("floor/b_block_pk.sql"), position: true, blocks: true };
+pub const B_BLOCK_PK: Design = Design {
+    name: "b_block_pk",
+    parts: include_str!("floor/b_block_pk.sql"),
+    position: true,
+    blocks: true,
+    marks: false,
+};
 
 /// How a design is driven.
 #[derive(Debug, Clone, Copy)]
@@ -148,6 +170,9 @@ pub fn start(
     let mut connections = JoinSet::new();
     for _ in 0..drive.connections {
         connections.spawn(work(design, drive.batch, options.clone(), state.clone()));
+    }
+    if design.marks {
+        connections.spawn(low_water::advance(design, options.clone(), state.clone()));
     }
     connections
 }
@@ -254,12 +279,15 @@ mod tests {
 
     #[test]
     fn every_design_has_every_statement_that_is_asked_for() {
-        for design in [S_FUSED, B_BLOCK_PK] {
+        for design in [S_FUSED, S_CTID_CUR, B_BLOCK_PK] {
             for part in ["schema", "fill", "vacuum", "complete", "next", "ended"] {
                 assert!(!design.part(part).is_empty(), "{} {part}", design.name);
                 assert!(!design.part(part).contains("-- part"), "{} {part}", design.name);
             }
         }
         assert!(S_FUSED.part("claim").starts_with("update") && S_FUSED.part("enqueue").starts_with("insert"));
+        for part in ["enqueue", "last", "writers", "mark"] {
+            assert!(!S_CTID_CUR.part(part).is_empty(), "{part}");
+        }
     }
 }

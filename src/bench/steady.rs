@@ -3,7 +3,7 @@
 use super::calls::{Calls, Noop, Running, worker};
 use super::drain::IN_FLIGHT;
 use super::figure::{Figure, rounded};
-use super::floor::{self, Drive, S_FUSED, State};
+use super::floor::{self, Design, Drive, S_CTID_CUR, S_FUSED, State};
 use super::hold::{Hold, Kind};
 use super::line::{Line, Lines};
 use super::pick_up::{Arrivals, Waits};
@@ -32,6 +32,20 @@ pub enum Who {
     Divvy,
     /// The floor `s_fused`: claims from the front of the index
     Floor,
+    /// The floor `s_ctid_cur`: claims from a position
+    #[value(name = "s_ctid_cur")]
+    SCtidCur,
+}
+
+impl Who {
+    /// The hand-written SQL it is, if it is.
+    fn floor(self) -> Option<Design> {
+        match self {
+            Self::Divvy => None,
+            Self::Floor => Some(S_FUSED),
+            Self::SCtidCur => Some(S_CTID_CUR),
+        }
+    }
 }
 
 /// How long, and under what.
@@ -122,10 +136,7 @@ pub async fn run(bench: &Bench, options: &Options) -> Result<Report> {
     let inserted = Arc::new(AtomicU64::new(options.backlog));
     let stop = CancellationToken::new();
     let producer = Producer {
-        into: match options.design {
-            Who::Divvy => Into::Divvy(names.clone()),
-            Who::Floor => Into::Floor(S_FUSED),
-        },
+        into: options.design.floor().map_or_else(|| Into::Divvy(names.clone()), Into::Floor),
         bytes: bench.payload_bytes,
         arrivals: arrivals.clone(),
         inserted: inserted.clone(),
@@ -153,8 +164,8 @@ pub async fn run(bench: &Bench, options: &Options) -> Result<Report> {
     let all = inserted.load(Ordering::Relaxed);
     calls.reach(all - options.backlog.min(all), &Progress::new("working off the rest", all)).await?;
     engine.stop().await?;
-    let counts = match options.design {
-        Who::Divvy => {
+    let counts = match options.design.floor() {
+        None => {
             let (succeeded, left_ready) = load::standing(&mut connection).await?;
             Counts {
                 inserted: all,
@@ -163,8 +174,8 @@ pub async fn run(bench: &Bench, options: &Options) -> Result<Report> {
                 left_ready: left_ready.min(options.backlog),
             }
         }
-        Who::Floor => {
-            let ended: i64 = sqlx::query_scalar(S_FUSED.part("ended")).fetch_one(&mut connection).await?;
+        Some(design) => {
+            let ended: i64 = sqlx::query_scalar(design.part("ended")).fetch_one(&mut connection).await?;
             let ended = u64::try_from(ended)?;
             Counts { inserted: all, succeeded: ended, handler_calls: calls.so_far(), left_ready: all - ended }
         }
@@ -180,9 +191,9 @@ async fn prepare(
     connection: &mut PgConnection,
 ) -> Result<u64> {
     let bytes = bench.payload_bytes;
-    if options.design == Who::Floor {
-        S_FUSED.prepare(connection).await?;
-        S_FUSED.fill(connection, options.backlog, Drive::WIDE, bytes).await?;
+    if let Some(design) = options.design.floor() {
+        design.prepare(connection).await?;
+        design.fill(connection, options.backlog, Drive::WIDE, bytes).await?;
         return Ok(0);
     }
     load::declare(connection, types, &json!({})).await?;
@@ -203,14 +214,14 @@ fn start(
 ) -> Result<Engine> {
     let arrivals = arrivals.clone();
     let seen: super::calls::Seen = Arc::new(move |job| arrivals.seen(job));
-    Ok(match options.design {
-        Who::Divvy => {
+    Ok(match options.design.floor() {
+        None => {
             let noop = Noop { calls: calls.clone(), seen: Some(seen) };
             Engine::Divvy(Running::start(worker(&bench.pool, types, &noop, options.in_flight)?))
         }
-        Who::Floor => {
+        Some(design) => {
             let state = Arc::new(State { done: calls.clone(), seen: Some(seen), ..State::default() });
-            let connections = floor::start(S_FUSED, Drive::WIDE, &bench.direct, &state);
+            let connections = floor::start(design, Drive::WIDE, &bench.direct, &state);
             Engine::Floor(AbortOnDropHandle::new(tokio::spawn(floor::join(connections))), state)
         }
     })
@@ -279,9 +290,9 @@ async fn watch(
 }
 
 fn report(options: &Options, lines: &Lines, counts: Counts) -> Result<Report> {
-    let who = match options.design {
-        Who::Divvy => format!("divvy, {} in flight", options.in_flight),
-        Who::Floor => Drive::WIDE.name(&S_FUSED),
+    let who = match options.design.floor() {
+        None => format!("divvy, {} in flight", options.in_flight),
+        Some(design) => Drive::WIDE.name(&design),
     };
     let held = options.hold().map_or_else(String::new, |kind| {
         let until = if options.let_go { "let go after three quarters" } else { "to the end" };

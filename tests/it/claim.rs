@@ -1,5 +1,7 @@
 //! What a claim takes, in which order, and how much of it.
 
+mod beside;
+mod measured;
 mod plan;
 
 use crate::support::clock::Clock;

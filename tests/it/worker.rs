@@ -2,6 +2,7 @@
 
 mod answers;
 mod fence;
+mod load;
 mod outage;
 mod stop;
 

@@ -38,42 +38,57 @@ pub(super) fn unfold(row: &PgRow, claimed: &mut Vec<Claimed>) -> Result<()> {
     let mut headers = documents(row, "headers")?;
     let count = splits.len();
     let lengths =
-        [tasks.len(), phases.len(), split_nos.len(), split_counts.len(), attempts.len(), max_attempts.len()];
-    let more = [epochs.len(), continuations.len(), scheduled_for.len(), timeouts.len()];
-    if lengths.iter().chain(&more).any(|length| *length != count) {
+        [tasks.len(), phases.len(), split_counts.len(), attempts.len(), max_attempts.len(), epochs.len()];
+    let more = [continuations.len(), scheduled_for.len(), timeouts.len()];
+    let fits = |length: &usize| *length == count || *length == 1;
+    if split_nos.len() != count || !lengths.iter().chain(&more).all(fits) {
         let message = format!("divvy.exchange answered {count} splits with columns of other lengths");
         return Err(Error::new(ErrorKind::Protocol, message));
     }
     claimed.reserve(count);
     for at in 0..count {
-        let (task_id, phase, split_no) = (tasks[at], phases[at], split_nos[at]);
+        let (task_id, phase, epoch) = (*nth(&tasks, at), *nth(&phases, at), *nth(&epochs, at));
+        let split_no = split_nos[at];
         claimed.push(Claimed {
             split_id: splits[at],
             task_id,
             task_type: task_type.clone(),
             phase,
             split_no,
-            split_count: split_counts[at],
-            attempt: attempts[at],
-            max_attempts: max_attempts[at],
+            split_count: *nth(&split_counts, at),
+            attempt: *nth(&attempts, at),
+            max_attempts: *nth(&max_attempts, at),
             token,
             lease_until,
-            payload: payloads.next().flatten(),
-            split_payload: split_payloads.next().flatten(),
-            checkpoint: checkpoints.next().flatten(),
-            headers: headers.next().flatten(),
-            epoch: epochs[at],
-            scheduled_for: scheduled_for[at],
-            idempotency_key: idempotency_key(task_id, phase, split_no, epochs[at], continuations[at]),
-            timeout: timeouts[at],
+            payload: take(&mut payloads, at),
+            split_payload: take(&mut split_payloads, at),
+            checkpoint: take(&mut checkpoints, at),
+            headers: take(&mut headers, at),
+            epoch,
+            scheduled_for: *nth(&scheduled_for, at),
+            idempotency_key: idempotency_key(task_id, phase, split_no, epoch, *nth(&continuations, at)),
+            timeout: nth(&timeouts, at).clone(),
         });
     }
     Ok(())
 }
 
-fn documents(row: &PgRow, name: &str) -> Result<impl Iterator<Item = Option<Box<RawValue>>> + use<>> {
+/// The value of a split; a column with one value has it for all.
+fn nth<T>(column: &[T], at: usize) -> &T {
+    column.get(at).unwrap_or(&column[0])
+}
+
+/// The same of documents, which are moved where each split has its own.
+fn take(column: &mut [Option<Box<RawValue>>], at: usize) -> Option<Box<RawValue>> {
+    match column {
+        [all] => all.clone(),
+        _ => column.get_mut(at)?.take(),
+    }
+}
+
+fn documents(row: &PgRow, name: &str) -> Result<Vec<Option<Box<RawValue>>>> {
     let column: Documents = row.try_get(name)?;
-    Ok(column.unwrap_or_default().into_iter().map(|document| document.map(|Json(raw)| raw)))
+    Ok(column.unwrap_or_default().into_iter().map(|document| document.map(|Json(raw)| raw)).collect())
 }
 
 /// As `divvy.idempotency_key` writes it; a test compares the two.

@@ -26,7 +26,8 @@ pub const MIGRATIONS: &[Source] = sources![
     "migrations/0001_tables.sql",
     "migrations/0002_light_claims.sql",
     "migrations/0003_limits.sql",
-    "migrations/0004_schedules.sql",
+    "migrations/0004_stretches.sql",
+    "migrations/0005_schedules.sql",
 ];
 
 /// The rules: functions and views, in the order in which they are applied.
@@ -40,6 +41,7 @@ pub const RULES: &[Source] = sources![
     "sql/43_limit.sql",
     "sql/44_choose.sql",
     "sql/45_lease.sql",
+    "sql/46_stretch.sql",
     "sql/50_complete.sql",
     "sql/55_attempt.sql",
     "sql/60_reduce.sql",

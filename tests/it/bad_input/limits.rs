@@ -91,6 +91,33 @@ async fn a_value_that_comes_compressed_from_a_table_is_measured_by_its_text() {
 }
 
 #[tokio::test]
+async fn the_one_bad_row_among_good_ones_is_named_whatever_it_is_that_is_bad() {
+    let mut q = Queue::with_types(&["a"]).await;
+    // Characters count, not bytes.
+    let good = "null::text[], repeat('ä', 200), null::jsonb, 1, now(), null::timestamptz";
+    for (bad, code, named) in [
+        ("null, repeat('x', 201), null, 1, null, null", "DV003", "group_key is 201"),
+        ("array_fill('l'::text, '{21}'), null, null, 1, null, null", "DV003", "labels is 21"),
+        ("null, null, '[]', 1, null, null", "DV010", "headers is a JSON object"),
+        ("null, null, null, 1001, null, null", "DV010", "max_attempts is 1001"),
+        ("null, null, null, 1, '-infinity', null", "DV010", "run_at"),
+        ("null, null, null, 1, null, '1969-01-01'", "DV010", "deadline_at"),
+    ] {
+        q.refused(format!(
+            "insert into divvy.task (task_type, labels, group_key, headers, max_attempts, run_at, deadline_at)
+            select 'a', {good} union all select 'a', {good} union all select 'a', {bad} union all select 'a', {good}"
+        ))
+        .await
+        .says(code, &["task row 3", named]);
+    }
+    q.run(format!(
+        "insert into divvy.task (task_type, labels, group_key, headers, max_attempts, run_at, deadline_at) select 'a', {good}"
+    ))
+    .await;
+    assert_eq!(q.claim_up_to("a", 10).await.len(), 1);
+}
+
+#[tokio::test]
 async fn a_result_and_a_checkpoint_may_fill_their_limit_and_no_more() {
     let mut q = Queue::with_types(&["a"]).await;
     let split = claimed(&mut q).await;

@@ -59,7 +59,7 @@ async fn a_good_end_is_one_update_that_no_index_notices() {
     assert_eq!(b.hand.count("divvy.lease").await, 0);
 
     // Not the last of its task, which sets off more.
-    b.hand.divided("x", 201).await;
+    b.hand.divided_into_rows("x", 201).await;
     let splits = b.hand.claim("x", 200).await;
     assert_eq!(updates_of_their_ends(&mut b.hand, &splits).await, (200, 200), "shares");
     assert_eq!(b.hand.count("divvy.lease").await, 0);

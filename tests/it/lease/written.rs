@@ -110,6 +110,7 @@ async fn a_failure_of_one_of_200_leased_splits_writes_down_that_one_alone() {
     {
         let mut b = bench("{}").await;
         b.hand.run(&format!("insert into divvy.task {insert}")).await;
+        b.hand.run("select divvy.write_out_unbegun(id) from divvy.task").await;
         let splits = b.hand.claim("x", 200).await;
         let version = "select id || ' ' || ctid from divvy.task where phase is not null union all select id || ' ' || ctid from divvy.share order by 1";
         let before = b.hand.all::<String>(version).await;

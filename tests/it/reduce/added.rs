@@ -7,7 +7,8 @@ use crate::support::db::TestDb;
 use crate::support::hand::Hand;
 
 async fn numbers(hand: &mut Hand, task: i64) -> Vec<i32> {
-    hand.all(&format!("select split_no from divvy.share where share_of = {task} order by split_no")).await
+    let of_task = format!("task_id = {task} and phase = 'execute'");
+    hand.all(&format!("select split_no from divvy.split where {of_task} order by split_no")).await
 }
 
 #[tokio::test]

@@ -18,6 +18,10 @@ use tokio::sync::OnceCell;
 const LINGER: Duration = Duration::from_secs(5);
 /// The memory file system is used only where the databases of a whole run fit.
 const SHM_BYTES_MIN: u64 = 2 << 30;
+/// The rule that says which tasks' splits lie in stretches, without its lower bound.
+const ALL_IN_STRETCHES: &str = "
+    create or replace function divvy.lies_in_stretches(p_type text, p_count bigint) returns boolean language sql stable as $$
+        select p_count > 0 and not exists (select from divvy.task_type t where t.name = p_type and t.limited) $$";
 /// Connections in a test's pool.
 const POOL_CONNECTIONS: u32 = 10;
 
@@ -33,7 +37,19 @@ impl TestDb {
     /// A migrated database.
     pub async fn new() -> Self {
         let server = Server::get().await;
-        Self::create(server, &format!("template {} strategy file_copy", server.template().await)).await
+        let db =
+            Self::create(server, &format!("template {} strategy file_copy", server.template().await)).await;
+        if std::env::var_os("DIVVY_TEST_STRETCHES").is_some() {
+            run(&mut db.connect().await, ALL_IN_STRETCHES.into()).await;
+        }
+        db
+    }
+
+    /// A migrated database in which the splits of every divided task lie in stretches, however few.
+    pub async fn all_in_stretches() -> Self {
+        let db = Self::new().await;
+        run(&mut db.connect().await, ALL_IN_STRETCHES.into()).await;
+        db
     }
 
     /// A database with nothing in it.

@@ -102,6 +102,13 @@ impl Hand {
         self.insert(&format!("(task_type, split_count) values ('{task_type}', {splits})")).await
     }
 
+    /// The same with a row for each split, however many.
+    pub async fn divided_into_rows(&mut self, task_type: &str, splits: i32) -> i64 {
+        let task = self.divided(task_type, splits).await;
+        self.run(&format!("select divvy.write_out_unbegun({task})")).await;
+        task
+    }
+
     /// Claims up to so many splits of the types, a comma between them.
     pub async fn claim(&mut self, types: &str, max: usize) -> Vec<Claimed> {
         let sql = format!(

@@ -8,11 +8,12 @@ use divvy::ErrorKind;
 use divvy::client::{Client, NewTask, TaskStatus};
 use divvy::embedded::{self, Embedded, Settings};
 use divvy::handler::Outcome;
+use divvy::id::TaskId;
 use divvy::store::{lock, migrate, pool};
 use divvy::worker::Worker;
 use serde_json::{Value, json};
-use sqlx::Connection;
 use sqlx::postgres::PgPoolOptions;
+use sqlx::{Connection, PgPool};
 use std::sync::Arc;
 use std::task::Poll;
 use tokio::sync::Semaphore;
@@ -45,6 +46,19 @@ async fn a_worker_whose_connections_are_all_killed_goes_on() {
     assert_eq!(held, 0);
 }
 
+/// A task whose insert is prepared, by the name of `late`.
+async fn prepared(pool: &PgPool) -> TaskId {
+    let mut session = pool.acquire().await.unwrap();
+    sqlx::raw_sql("set divvy.notify = off; begin").execute(&mut *session).await.unwrap();
+    let task = sqlx::query_scalar("insert into divvy.task (task_type) values ('act') returning id")
+        .fetch_one(&mut *session)
+        .await
+        .unwrap();
+    sqlx::raw_sql("prepare transaction 'late'").execute(&mut *session).await.unwrap();
+    session.close_on_drop();
+    task
+}
+
 #[tokio::test]
 async fn a_worker_outlives_a_stop_and_start_of_the_server() {
     let root = fast_dir().join(format!("divvy-test-restart-{}", uuid::Uuid::new_v4().simple()));
@@ -71,9 +85,13 @@ async fn a_worker_outlives_a_stop_and_start_of_the_server() {
     let running = Running::start(Worker::builder(own).handler(handler).slots(4).build().unwrap());
     let task = client.enqueue(NewTask::new("act", json!({})).split_count(2_000)).await.unwrap().task_id;
     half.acquire_many(200).await.unwrap().forget();
+    let late = prepared(client.pool()).await;
     assert!(embedded::stop(&root, true).await.unwrap());
     let _again = Embedded::start(&settings).await.unwrap();
     assert_eq!(client.wait(task, WITHIN).await.unwrap().status, TaskStatus::Succeeded);
+    // What a producer had prepared before is worked off when it commits now.
+    sqlx::query("commit prepared 'late'").execute(client.pool()).await.unwrap();
+    assert_eq!(client.wait(late, WITHIN).await.unwrap().status, TaskStatus::Succeeded);
     running.stop().await;
     drop(server);
     embedded::stop(&root, true).await.unwrap();

@@ -1,0 +1,198 @@
+//! What a claim may not take costs it nothing: splits that wait for a moment, and what an open producer keeps the mark from
+//! passing.
+
+use super::measured::{BATCH, Measured};
+use crate::support::db::TestDb;
+use crate::support::hand::Hand;
+use crate::support::race::DEADLINE;
+use std::time::{Duration, Instant};
+
+const DELAYED: i32 = 50_000;
+/// Entries between the mark and where workers are.
+const HELD_BACK: i64 = 50_000;
+
+#[tokio::test]
+async fn a_lane_with_100000_delayed_splits_costs_a_claim_nothing() {
+    let db = TestDb::new().await;
+    let mut hand = Hand::new(&db).await;
+    hand.declare("x", "{}").await;
+    // A reader of before: what the delays leave behind in the indexes can't be removed.
+    let mut reader = Hand::new(&db).await;
+    reader.run("begin isolation level repeatable read; select count(*) from divvy.task").await;
+    hand.divided("x", DELAYED).await;
+    hand.run(&format!("insert into divvy.task (task_type) select 'x' from generate_series(1, {DELAYED})"))
+        .await;
+    // As so many calls of snooze would.
+    for table in ["task", "share"] {
+        hand.run(&format!(
+            "update divvy.{table} set state = 'delayed', due_at = now() + interval '1 hour' where state = 'ready'"
+        ))
+        .await;
+    }
+    assert_eq!(hand.count("divvy.split where status = 'delayed'").await, 2 * i64::from(DELAYED));
+    // The marks follow once, as they do in every second of a worker.
+    hand.run("select divvy.advance_low_water(), divvy.raise_marks('x')").await;
+    let rounds = 6;
+    let ready = i32::try_from(2 * rounds * BATCH).unwrap();
+    hand.run(&format!("insert into divvy.task (task_type) select 'x' from generate_series(1, {ready})"))
+        .await;
+    hand.divided("x", ready).await;
+    let mut early = Measured::new(&db, "beside 100,000 delayed splits, in a session that goes on").await;
+    for _ in 0..rounds {
+        let got = early.claim("x", "claim").await;
+        early.complete_many(&got, "complete_many").await;
+        let mut fresh = Measured::new(&db, "beside 100,000 delayed splits, in a new session").await;
+        let got = fresh.claim("x", "claim").await;
+        fresh.complete_many(&got, "complete_many").await;
+    }
+    for duty in ["promote(50)", "next_wait('{x}')", "raise_marks('x')"] {
+        early.run(&format!("divvy.{duty}")).await;
+    }
+    reader.run("rollback").await;
+    // And what is due among them comes at once.
+    hand.run("update divvy.task set due_at = now() where id = (select min(id) from divvy.task where state = 'delayed')")
+        .await;
+    assert_eq!(hand.get::<i32>("select divvy.promote()").await, 1);
+    let left: i64 = hand.count("divvy.split where status = 'ready'").await;
+    let mut got = 0;
+    while got < left {
+        let batch = hand.claim("x", 1_000).await;
+        assert!(!batch.is_empty(), "{got} of {left}");
+        got += batch.len() as i64;
+    }
+}
+
+/// What a session with `track_functions` has spent in looks from the marks, in milliseconds.
+const LOOKING_BEHIND: &str =
+    "select coalesce(sum(total_time), 0) from pg_stat_user_functions where funcname = 'pick_stragglers'";
+
+/// An open producer, so many entries after its key, and one more producer that is open too, behind them all.
+struct HeldBack {
+    db: TestDb,
+    hand: Hand,
+    holder: Hand,
+    late: Hand,
+    task: i64,
+}
+
+impl HeldBack {
+    async fn new() -> Self {
+        let db = TestDb::new().await;
+        let (mut hand, mut holder, mut late) =
+            (Hand::new(&db).await, Hand::new(&db).await, Hand::new(&db).await);
+        hand.declare("x", "{}").await;
+        holder.run("begin").await;
+        holder.insert("(task_type) values ('x')").await;
+        // As workers would have left them by now.
+        hand.run(&format!(
+            "insert into divvy.task (task_type, status, state, attempt, token, worker, started_at, finished_at)
+             select 'x', 'succeeded', 'succeeded', 1, nextval('divvy.token'), gen_random_uuid(), now(), now()
+               from generate_series(1, {HELD_BACK})"
+        ))
+        .await;
+        hand.run("vacuum (analyze) divvy.task").await;
+        late.run("begin").await;
+        let task = late.insert("(task_type) values ('x')").await;
+        Self { db, hand, holder, late, task }
+    }
+
+    /// So many ready splits, behind everything.
+    async fn fill(&mut self, count: usize) {
+        self.hand
+            .run(&format!("insert into divvy.task (task_type) select 'x' from generate_series(1, {count})"))
+            .await;
+        self.hand.run("select divvy.advance_low_water()").await;
+    }
+
+    async fn mark_is_held(&mut self) {
+        self.hand.run("select divvy.advance_low_water(), divvy.raise_marks('x')").await;
+        let behind: i64 = self
+            .hand
+            .get("select (select last_value from divvy.key) - mark from divvy.lane where task_type = 'x' and lane = 2")
+            .await;
+        assert!(behind > HELD_BACK, "the mark is only {behind} behind");
+    }
+}
+
+#[tokio::test]
+async fn a_mark_held_back_by_50000_entries_slows_no_claim_and_a_late_split_behind_them_comes_within_seconds()
+{
+    let mut held = HeldBack::new().await;
+    held.fill(200 * BATCH).await;
+    held.mark_is_held().await;
+    let mut m = Measured::new(&held.db, "").await;
+    m.hand.run("set track_functions = 'pl'").await;
+    // Its first claim begins at the mark.
+    let began = Instant::now();
+    m.hand.claim("x", BATCH).await;
+    let first = began.elapsed();
+    let (before, began) = (m.entries_read().await, Instant::now());
+    let (mut rounds, mut committed, mut found) = (0, None, None);
+    while found.is_none() {
+        assert!(began.elapsed() < DEADLINE, "the late split is not claimed");
+        let got = m.hand.claim("x", BATCH).await;
+        assert!(!got.is_empty(), "there is enough for all");
+        assert!(m.hand.complete_many(&got).await.iter().all(|v| v == "ok"));
+        if got.iter().any(|split| split.task_id == held.task) {
+            found = committed.map(|at: Instant| at.elapsed());
+        }
+        rounds += 1;
+        if rounds == 40 {
+            held.late.run("commit").await;
+            committed = Some(Instant::now());
+        }
+        if rounds % 100 == 0 {
+            held.fill(100 * BATCH).await;
+        }
+    }
+    let found = found.expect("the loop ended");
+    // It looks from the mark once a second, or as seldom as makes that a tenth of its time.
+    m.hand.run("select pg_stat_force_next_flush()").await;
+    let behind = Duration::from_secs_f64(m.hand.get::<f64>(LOOKING_BEHIND).await / 1e3);
+    assert!(
+        found < Duration::from_secs(2) + 12 * (first + behind),
+        "claimed after {found:?}, {behind:?} of looks"
+    );
+    // So the rows that it reads don't grow with its claims.
+    let looks = 2 + i64::try_from(began.elapsed().as_secs()).unwrap();
+    let read = m.entries_read().await - before;
+    let each = 60 * BATCH as i64;
+    assert!(
+        read < looks * (HELD_BACK + 30_000) + rounds * each,
+        "{read} entries read in {rounds} rounds, {looks} looks"
+    );
+    held.mark_is_held().await;
+    held.holder.run("commit").await;
+}
+
+#[tokio::test]
+async fn a_session_that_finds_nothing_looks_behind_a_held_mark_with_a_part_of_its_time() {
+    let mut held = HeldBack::new().await;
+    held.fill(1).await;
+    held.mark_is_held().await;
+    let mut worker = Hand::new(&held.db).await;
+    worker.run("set track_functions = 'pl'").await;
+    // It has been behind all that, and then there is no more.
+    let last = worker.claim_one("x").await;
+    assert_eq!(worker.complete(&last).await, "ok");
+    let mut looks = Vec::new();
+    let began = Instant::now();
+    while looks.len() < 4 {
+        assert!(began.elapsed() < DEADLINE, "{looks:?}");
+        assert!(worker.claim("x", BATCH).await.is_empty());
+        worker.run("select pg_stat_force_next_flush()").await;
+        let spent: f64 = worker.get(LOOKING_BEHIND).await;
+        if looks.last().is_none_or(|(_, before)| spent > before + 1.0) {
+            looks.push((began.elapsed().as_secs_f64() * 1e3, spent));
+        }
+    }
+    // From the end of the second look to the end of the last.
+    let ((from, before), (to, spent)) = (looks[1], looks[3]);
+    assert!(spent - before < (to - from) * 0.3, "{looks:?}");
+    held.late.run("commit").await;
+    let committed = Instant::now();
+    while worker.claim("x", 1).await.is_empty() {
+        assert!(committed.elapsed() < DEADLINE, "the late split is not claimed");
+    }
+    held.holder.run("rollback").await;
+}
