@@ -7,6 +7,7 @@ mod put;
 mod rule;
 
 use super::{Global, args, database, output};
+use crate::leader;
 use crate::store::overview::{self, ScheduleRow};
 use crate::store::{clock, schedule};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -127,7 +128,11 @@ async fn intervene(action: Action, global: &Global) -> anyhow::Result<()> {
                 done(name, "active", global.json)
             }
             Action::Cancel { name, reason } => {
-                schedule::cancel_schedule(pool, name, reason.as_deref()).await?;
+                let mut transaction = pool.begin().await?;
+                // What was due before is known then, and skipped with a row for each.
+                leader::plan_named(&mut transaction, name).await?;
+                schedule::cancel_schedule(&mut *transaction, name, reason.as_deref()).await?;
+                transaction.commit().await?;
                 done(name, "cancelled", global.json)
             }
             Action::List { .. }
