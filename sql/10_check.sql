@@ -24,6 +24,7 @@ language sql immutable parallel safe as $$
         when 'dedupe_key' then 1000          -- characters
         when 'max_attempts' then 1000
         when 'steps' then 1000
+        when 'waiting moments' then 1000     -- a schedule: buffered, made up for, moved
     end
 $$;
 

@@ -1,5 +1,6 @@
--- Schedules make tasks. A moment is decided once: its ledger row and fired_through are written in the transaction of its
--- task, so it fires at most once, whoever leads and however many lead.
+-- Schedules: what a rule may be, and the moments that it names. A moment is decided once: its ledger row and fired_through
+-- are written in the transaction of its task, under the schedule's lock, so it fires at most once, whoever leads and however
+-- many lead. sql/76 fires, sql/77 decides where runs overlap, sql/78 changes schedules, sql/79 knows the calendars.
 
 create or replace function divvy.bad_schedule(p_what text, p_problem text) returns void
 language plpgsql immutable as $$
@@ -19,8 +20,7 @@ begin
     if exists (select from divvy.schedule s where s.name = new.name and s.status in ('active', 'paused', 'refused')) then
         perform divvy.bad_schedule(v_what, format('name %L is taken by another schedule that has not ended', new.name));
     end if;
-    new.planned_from := greatest(new.created_at, new.starts_at - interval '1 microsecond');
-    new.next_fire_at := divvy.next_moment(new, new.planned_from);
+    new := divvy.begin_rule(new, new.created_at);
     if new.next_fire_at is null and new.cron is null then
         perform divvy.bad_schedule(v_what, format('no moment of it lies between starts_at %s and ends_at %s',
             coalesce(new.starts_at::text, 'null'), coalesce(new.ends_at::text, 'null')));
@@ -31,28 +31,30 @@ end $$;
 create or replace trigger schedule_inserted before insert on divvy.schedule
     for each row execute function divvy.schedule_inserted();
 
+-- The schedule with its rule beginning at p_at: nothing up to there is its moment. An offset of zero is due at once.
+create or replace function divvy.begin_rule(s divvy.schedule, p_at timestamptz) returns divvy.schedule
+language plpgsql stable as $$
+begin
+    s.anchored_at := case when s.anchor = 'previous_end' then greatest(p_at, s.starts_at)
+        when s.every is not null then coalesce(s.starts_at, p_at) else p_at end;
+    s.planned_from := greatest(case when s.steps is null then p_at else p_at - interval '1 microsecond' end,
+        s.starts_at - interval '1 microsecond', s.fired_through);
+    s.step := 0;
+    s.ahead := '{}';
+    s.moment_at := null;
+    s.planned_through := null;
+    s.moment_at := divvy.next_moment(s);
+    s.next_fire_at := divvy.early_of(s, s.moment_at);
+    return s;
+end $$;
+
 create or replace function divvy.check_schedule(s divvy.schedule, p_what text) returns void
 language plpgsql as $$
-declare
-    v_step interval;
-    v_before interval;
 begin
     if num_nonnulls(s.steps, s.run_at, s.cron, s.every) <> 1 then
         perform divvy.bad_schedule(p_what, format('give exactly one of steps, run_at, cron and every, not %s', num_nonnulls(s.steps, s.run_at, s.cron, s.every)));
     end if;
-    if s.steps is not null then
-        if coalesce(cardinality(s.steps), 0) not between 1 and divvy.limit_of('steps') then
-            perform divvy.bad_schedule(p_what, format('steps has %s offsets; it must be 1 to %s', coalesce(cardinality(s.steps), 0), divvy.limit_of('steps')));
-        end if;
-        foreach v_step in array s.steps loop
-            if v_step is null or v_step < interval '0' or v_step > interval '10 years' then
-                perform divvy.bad_schedule(p_what, format('steps has the offset %s; it must be 0 to 10 years', coalesce(v_step::text, 'null')));
-            elsif v_step <= v_before then
-                perform divvy.bad_schedule(p_what, format('steps has %s after %s; offsets must grow', v_step, v_before));
-            end if;
-            v_before := v_step;
-        end loop;
-    end if;
+    perform divvy.check_steps(s, p_what);
     if s.every is not null and (s.every < interval '1 s' or s.every > interval '10 years') then
         perform divvy.bad_schedule(p_what, format('every is %s; it must be 1 s to 10 years', s.every));
     end if;
@@ -62,29 +64,90 @@ begin
                 where e !~ '^\s*@' and cardinality(regexp_split_to_array(btrim(e), '\s+')) not between 5 and 7)) then
         perform divvy.bad_schedule(p_what, format('cron is %L; it must be 5, 6 or 7 fields, or @daily and the like', left(s.cron, 120)));
     end if;
-    if not exists (select from pg_timezone_names z where z.name = s.timezone) then
-        perform divvy.bad_schedule(p_what, format('timezone is %L; it must be an IANA name such as Europe/Berlin', left(s.timezone, 60)));
+    if s.timezone is null or not divvy.is_zone(s.timezone) then
+        perform divvy.bad_schedule(p_what, format('timezone is %s; it must be an IANA name such as Europe/Berlin', coalesce(quote_literal(left(s.timezone, 60)), 'null')));
     end if;
     perform divvy.check_schedule_policy(s, p_what);
+    perform divvy.check_schedule_bounds(s, p_what);
     perform divvy.check_task(divvy.task_of_schedule(s), p_what);
+end $$;
+
+-- Postgres reads every file of its zones for that view, so a session remembers the last one that it found.
+create or replace function divvy.is_zone(p_name text) returns boolean
+language plpgsql as $$
+begin
+    if p_name = 'UTC' or p_name = current_setting('divvy.zone', true) then
+        return true;
+    elsif exists (select from pg_timezone_names z where z.name = p_name) then
+        perform set_config('divvy.zone', p_name, false);
+        return true;
+    end if;
+    return false;
+end $$;
+
+create or replace function divvy.check_steps(s divvy.schedule, p_what text) returns void
+language plpgsql as $$
+declare
+    v_step interval;
+    v_before interval;
+begin
+    if s.steps is null then
+        return;
+    end if;
+    if coalesce(cardinality(s.steps), 0) not between 1 and divvy.limit_of('steps') then
+        perform divvy.bad_schedule(p_what, format('steps has %s offsets; it must be 1 to %s', coalesce(cardinality(s.steps), 0), divvy.limit_of('steps')));
+    end if;
+    foreach v_step in array s.steps loop
+        if v_step is null or v_step < interval '0' or v_step > interval '10 years' then
+            perform divvy.bad_schedule(p_what, format('steps has the offset %s; it must be 0 to 10 years', coalesce(v_step::text, 'null')));
+        elsif v_step <= v_before and s.anchor = 'created' then
+            perform divvy.bad_schedule(p_what, format('steps has %s after %s; offsets must grow', v_step, v_before));
+        end if;
+        v_before := v_step;
+    end loop;
+end $$;
+
+-- Raises DV012 on a word that a policy does not know.
+create or replace function divvy.check_word(p_what text, p_name text, p_value text, p_known text[]) returns void
+language plpgsql immutable as $$
+begin
+    if p_value is null or not p_value = any (p_known) then
+        perform divvy.bad_schedule(p_what, format('%s is %s; it is one of %s', p_name, coalesce(quote_literal(left(p_value, 60)), 'null'),
+            array_to_string(p_known, ', ')));
+    end if;
 end $$;
 
 create or replace function divvy.check_schedule_policy(s divvy.schedule, p_what text) returns void
 language plpgsql as $$
 begin
-    if s.overlap not in ('allow', 'skip') then
-        perform divvy.bad_schedule(p_what, format('overlap is %L; this version knows allow and skip', s.overlap));
-    elsif s.catch_up <> 'latest' then
-        perform divvy.bad_schedule(p_what, format('catch_up is %L; this version knows latest', s.catch_up));
-    elsif s.dst_gap not in ('shift', 'skip') then
-        perform divvy.bad_schedule(p_what, format('dst_gap is %L; it is shift or skip', s.dst_gap));
-    elsif s.dst_fold not in ('first', 'last', 'both') then
-        perform divvy.bad_schedule(p_what, format('dst_fold is %L; it is first, last or both', s.dst_fold));
-    elsif s.jitter is not null or s.pause_on_failure is not null then
-        perform divvy.bad_schedule(p_what, 'jitter and pause_on_failure are not in this version yet');
+    perform divvy.check_word(p_what, 'overlap', s.overlap, '{allow,skip,buffer_one,buffer_all,cancel_running,recover}');
+    perform divvy.check_word(p_what, 'catch_up', s.catch_up, '{none,latest,all}');
+    perform divvy.check_word(p_what, 'dst_gap', s.dst_gap, '{shift,skip}');
+    perform divvy.check_word(p_what, 'dst_fold', s.dst_fold, '{first,last,both}');
+    perform divvy.check_word(p_what, 'anchor', s.anchor, '{created,previous_end}');
+    perform divvy.check_word(p_what, 'calendar_shift', s.calendar_shift, '{skip,next,previous}');
+    if s.anchor = 'previous_end' and s.steps is null and s.every is null then
+        perform divvy.bad_schedule(p_what, 'anchor is ''previous_end''; it goes with steps or every, not with cron or run_at');
+    elsif s.catch_up_max is null or s.catch_up_max not between 1 and divvy.limit_of('waiting moments') then
+        perform divvy.bad_schedule(p_what, format('catch_up_max is %s; it must be 1 to %s', coalesce(s.catch_up_max::text, 'null'), divvy.limit_of('waiting moments')));
+    elsif s.catch_up_pace is null or s.catch_up_pace not between interval '0' and interval '1 day' then
+        perform divvy.bad_schedule(p_what, format('catch_up_pace is %s; it must be 0 s to 1 day', coalesce(s.catch_up_pace::text, 'null')));
+    elsif s.catch_up_window is null or s.catch_up_window <= interval '0' or s.catch_up_window > interval '10 years' then
+        perform divvy.bad_schedule(p_what, format('catch_up_window is %s; it must be positive and at most 10 years', coalesce(s.catch_up_window::text, 'null')));
+    elsif s.jitter not between interval '0' and interval '1 day' then
+        perform divvy.bad_schedule(p_what, format('jitter is %s; it must be 0 s to 1 day', s.jitter));
+    elsif s.pause_on_failure < 1 then
+        perform divvy.bad_schedule(p_what, format('pause_on_failure is %s; it must be positive', s.pause_on_failure));
     elsif s.max_runs < 1 then
         perform divvy.bad_schedule(p_what, format('max_runs is %s; it must be positive', s.max_runs));
-    elsif s.ends_at <= s.starts_at then
+    end if;
+    perform divvy.check_schedule_calendar(s, p_what);
+end $$;
+
+create or replace function divvy.check_schedule_bounds(s divvy.schedule, p_what text) returns void
+language plpgsql as $$
+begin
+    if s.ends_at <= s.starts_at then
         perform divvy.bad_schedule(p_what, format('ends_at %s is not after starts_at %s', s.ends_at, s.starts_at));
     end if;
     perform divvy.check_name(s.name, p_what);
@@ -122,272 +185,98 @@ begin
     return k;
 end $$;
 
--- The first beat of a fixed rate after p_after; the beats are anchored, so none drifts. A month counts as 30 days.
-create or replace function divvy.next_beat(p_every interval, p_anchor timestamptz, p_after timestamptz) returns timestamptz
+-- The k-th beat of a fixed rate; beats are anchored, so none drifts. A month counts as 30 days.
+create or replace function divvy.beat(p_every interval, p_anchor timestamptz, p_k numeric) returns timestamptz
 language sql immutable as $$
-    select p_anchor + make_interval(secs => extract(epoch from p_every)
-        * greatest(1, floor(extract(epoch from p_after - p_anchor) / extract(epoch from p_every)) + 1))
+    select p_anchor + make_interval(secs => (extract(epoch from p_every) * p_k)::double precision)
 $$;
 
--- The first moment after p_after, of the kinds that SQL can compute; null: there is none, or cron has to say.
-create or replace function divvy.next_moment(s divvy.schedule, p_after timestamptz) returns timestamptz
+-- The number of the last beat up to p_at; 0: there is none.
+create or replace function divvy.beat_no(p_every interval, p_anchor timestamptz, p_at timestamptz) returns numeric
+language sql immutable as $$
+    select greatest(0, floor(extract(epoch from p_at - p_anchor) / extract(epoch from p_every)))
+$$;
+
+create or replace function divvy.within_bounds(s divvy.schedule, p_at timestamptz) returns boolean
+language sql immutable as $$
+    select (s.ends_at is null or p_at < s.ends_at) and (s.starts_at is null or p_at >= s.starts_at)
+$$;
+
+-- The first moment that is not decided; null: there is none, an open run has to end first, or the cron planner has to say.
+create or replace function divvy.next_moment(s divvy.schedule) returns timestamptz
 language plpgsql stable as $$
 declare
     v_at timestamptz;
 begin
-    if s.steps is not null then
-        select min(s.created_at + o) into v_at from unnest(s.steps) o
-        -- an offset of zero is due at creation, where nothing was decided yet
-        where s.created_at + o > p_after or (s.created_at + o = p_after and s.fired_through is null and s.runs = 0);
-    elsif s.run_at is not null and s.fired_through is null then
-        v_at := s.run_at;
-    elsif s.every is not null then
-        v_at := divvy.next_beat(s.every, coalesce(s.starts_at, s.created_at), p_after);
-    end if;
-    return case when (s.ends_at is null or v_at < s.ends_at) and (s.starts_at is null or v_at >= s.starts_at) then v_at end;
-end $$;
-
--- Fires every schedule whose moment has come: a ledger row and a task for the latest due moment, ledger rows for the missed
--- ones before it. A schedule that can't fire (say, a payload its type refuses) does not keep others from it. Returns how many fired.
-create or replace function divvy.fire_due(max int default 500) returns int
-language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-declare
-    v_now timestamptz := divvy.clock();
-    s divvy.schedule;
-    v_fired int := 0;
-begin
-    update divvy.schedule p set status = 'active', paused_until = null, reason = null
-    where p.id = any (array(select d.id from divvy.schedule d where d.status = 'paused' and d.paused_until <= v_now for update skip locked));
-    for s in select * from divvy.schedule d where d.status = 'active' and d.next_fire_at <= v_now
-        order by d.next_fire_at limit fire_due.max for update skip locked
-    loop
-        begin
-            v_fired := v_fired + divvy.fire_schedule(s, v_now)::int;
-        exception when others then
-            perform divvy.record('fire', 'schedule', s.name, sqlerrm, null, jsonb_build_object('sqlstate', sqlstate));
-            perform divvy.decide_moment(s, s.next_fire_at, 'skipped', null, sqlerrm, v_now);
-            perform divvy.advance_schedule(s, s.next_fire_at, 0, null);
-        end;
-    end loop;
-    return v_fired;
-end $$;
-
--- One schedule, locked and due. True when a task was made.
-create or replace function divvy.fire_schedule(s divvy.schedule, p_now timestamptz) returns boolean
-language plpgsql as $$
-declare
-    v_at timestamptz := s.next_fire_at;
-    v_next timestamptz;
-    v_missed int := 0;
-    v_stretch timestamptz;   -- the hundredth missed moment: its row counts for all after it
-    v_every interval := make_interval(secs => extract(epoch from s.every)::double precision);   -- as next_beat sees it
-    v_task bigint;
-begin
-    -- A cron moment that was planned ahead and is overdue now: later ones may be due too, which only the planner can say.
-    if s.cron is not null and s.planned_at < v_at and v_at < p_now - interval '1 s' then
-        update divvy.schedule d set next_fire_at = null where d.id = s.id;
-        return false;
-    end if;
-    s.fired_through := v_at;
-    v_next := divvy.next_moment(s, v_at);
-    -- Catch up with the latest: what is due before it was missed while nobody looked.
-    while v_next <= p_now loop
-        v_missed := v_missed + 1;
-        if v_missed <= 100 then
-            perform divvy.decide_moment(s, v_at, 'missed', null, 'nobody was there to fire it', p_now);
-            v_stretch := v_at;
+    if s.cron is not null then
+        select min(a) into v_at from unnest(s.moment_at || s.ahead) a where a > s.planned_from;
+        return v_at;
+    elsif s.anchor = 'previous_end' then
+        v_at := greatest(s.anchored_at + coalesce(s.every, s.steps[s.step + 1]), s.fired_through + interval '1 microsecond');
+        if s.anchored_at is null or (s.steps is not null and s.step >= cardinality(s.steps)) then
+            v_at := null;
         end if;
-        if v_every is not null and v_missed = 100 then   -- straight to the last beat that is due
-            v_at := divvy.next_beat(s.every, coalesce(s.starts_at, s.created_at),
-                least(p_now, s.ends_at - interval '1 microsecond') - v_every);
-            v_missed := 99 + round(extract(epoch from v_at - v_stretch) / extract(epoch from v_every))::int;
-        else
-            v_at := v_next;
-        end if;
-        s.fired_through := v_at;
-        v_next := divvy.next_moment(s, v_at);
-    end loop;
-    if v_missed > 100 then
-        update divvy.schedule_fire f set count = v_missed - 99
-        where f.schedule_id = s.id and f.kind = 'rule' and f.fire_at = v_stretch;
-    end if;
-    v_task := divvy.make_fire(s, v_at, 'rule', p_now);
-    perform divvy.advance_schedule(s, v_at, (v_task is not null)::int, v_task);
-    return v_task is not null;
-end $$;
-
--- Makes the task of a moment, unless the last one is open and overlap says skip. Null when none was made.
-create or replace function divvy.make_fire(s divvy.schedule, p_at timestamptz, p_kind text, p_now timestamptz) returns bigint
-language plpgsql as $$
-declare
-    k divvy.task;
-    v_task bigint;
-begin
-    if exists (select from divvy.schedule_fire f where f.schedule_id = s.id and f.fire_at = p_at and f.kind = p_kind) then
-        return null;
-    end if;
-    if p_kind = 'rule' and s.overlap = 'skip' and exists (select from divvy.task t where t.id = s.last_task_id and t.finished_at is null) then
-        perform divvy.decide_moment(s, p_at, 'skipped', null, format('task %s of an earlier moment is open', s.last_task_id), p_now);
-        return null;
-    end if;
-    k := divvy.task_of_schedule(s);
-    k.scheduled_for := p_at;
-    v_task := divvy.insert_task(k);
-    if v_task is null then
-        perform divvy.decide_moment(s, p_at, 'skipped', null, format('dedupe_key %L is held', s.dedupe_key), p_now, p_kind);
+    elsif s.steps is not null then
+        select min(s.anchored_at + o) into v_at from unnest(s.steps) o
+        where s.anchored_at + o > s.planned_from and divvy.within_bounds(s, s.anchored_at + o);
+    elsif s.run_at is not null then
+        -- A moment that had passed when the schedule was made is due at once, but only once.
+        v_at := case when s.fired_through is null or s.run_at > s.fired_through then s.run_at end;
     else
-        perform divvy.decide_moment(s, p_at, 'fired', v_task, null, p_now, p_kind);
+        v_at := divvy.beat(s.every, s.anchored_at, divvy.beat_no(s.every, s.anchored_at, s.planned_from) + 1);
     end if;
-    return v_task;
+    return case when divvy.within_bounds(s, v_at) then v_at end;
 end $$;
 
-create or replace function divvy.decide_moment(s divvy.schedule, p_at timestamptz, p_outcome text, p_task bigint, p_reason text, p_now timestamptz,
-    p_kind text default 'rule') returns void
-language plpgsql as $$
-begin
-    insert into divvy.schedule_fire (schedule_id, fire_at, kind, outcome, task_id, reason, late, at)
-    values (s.id, p_at, p_kind, p_outcome, p_task, p_reason, greatest(p_now - p_at, interval '0'), p_now)
-    on conflict do nothing;
-end $$;
-
--- The schedule goes on to its next moment; without one it is done. Cron waits for its planner.
-create or replace function divvy.advance_schedule(s divvy.schedule, p_at timestamptz, p_runs int, p_task bigint) returns void
-language plpgsql as $$
+-- The moments that are due at p_now and not decided: how many, the latest of them by name (as many as may wait), and the
+-- bounds of the stretch before those.
+create or replace function divvy.due_moments(s divvy.schedule, p_now timestamptz, out n bigint, out moments timestamptz[],
+    out stretch_from timestamptz, out stretch_through timestamptz)
+language plpgsql stable as $$
 declare
-    v_next timestamptz;
-    v_over boolean;
+    v_max bigint := divvy.limit_of('waiting moments');
+    v_until timestamptz := least(case when s.calendar_shift = 'previous' then p_now + interval '40 days' else p_now end,
+        s.ends_at - interval '1 microsecond');   -- no calendar moves anything by more
+    v_lo numeric;
+    v_hi numeric;
 begin
-    s.fired_through := p_at;
-    v_next := divvy.next_moment(s, p_at);
-    v_over := coalesce(s.runs + p_runs >= s.max_runs, false) or (v_next is null and s.cron is null);
-    update divvy.schedule d set fired_through = greatest(d.fired_through, p_at), planned_from = greatest(d.planned_from, p_at), runs = d.runs + p_runs,
-        last_task_id = coalesce(p_task, d.last_task_id), next_fire_at = case when v_over then null else v_next end,
-        status = case when v_over then 'done' else d.status end
-    where d.id = s.id;
-end $$;
-
--- A task of a schedule ended: one success may be all that was wanted.
-create or replace function divvy.schedule_task_ended(k divvy.task) returns void
-language plpgsql as $$
-begin
-    if k.status = 'succeeded' then
-        update divvy.schedule d set status = 'done', next_fire_at = null, reason = format('task %s succeeded', k.id)
-        where d.id = k.schedule_id and d.stop_on_success and d.status in ('active', 'paused');
+    if s.moment_at is null then
+        moments := '{}';
+    elsif s.every is not null and s.anchor = 'created' then
+        v_lo := divvy.beat_no(s.every, s.anchored_at, s.planned_from) + 1;
+        v_hi := divvy.beat_no(s.every, s.anchored_at, v_until);
+        moments := array(select divvy.beat(s.every, s.anchored_at, k) from generate_series(greatest(v_lo, v_hi - v_max + 1), v_hi) k);
+        n := greatest(v_hi - v_lo + 1, 0);
+        if n > v_max then
+            stretch_from := divvy.beat(s.every, s.anchored_at, v_lo);
+            stretch_through := divvy.beat(s.every, s.anchored_at, v_hi - v_max);
+        end if;
+    elsif s.steps is not null and s.anchor = 'created' then
+        moments := array(select s.anchored_at + o from unnest(s.steps) o
+            where s.anchored_at + o > s.planned_from and s.anchored_at + o <= v_until and divvy.within_bounds(s, s.anchored_at + o) order by o);
+    elsif s.cron is not null and cardinality(s.ahead) > 0 then
+        moments := array(select m from unnest(s.moment_at || s.ahead) m where m <= v_until order by m);
+    else
+        moments := case when s.moment_at <= v_until then array[s.moment_at] else '{}' end;
     end if;
+    if s.calendar_shift = 'previous' then
+        moments := array(select m from unnest(moments) m where divvy.early_of(s, m) <= p_now order by m);
+        n := null;
+    end if;
+    n := coalesce(n, cardinality(moments));
 end $$;
 
--- Cron schedules that wait for their next moment to be computed. planned_from is the last decided one.
-create or replace function divvy.schedules_to_plan(max int default 500)
-returns table (schedule_id bigint, name text, cron text, timezone text, dst_gap text, dst_fold text, planned_from timestamptz,
-    ends_at timestamptz, server_now timestamptz)
-language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-    select s.id, s.name, s.cron, s.timezone, s.dst_gap, s.dst_fold, s.planned_from, s.ends_at, divvy.clock()
-    from divvy.schedule s
-    where s.status = 'active' and s.cron is not null and s.next_fire_at is null
-    order by s.id limit schedules_to_plan.max
+-- Cron: whether a moment may be due that nobody has planned yet. No two are closer than a second.
+create or replace function divvy.has_unknown_moments(s divvy.schedule, p_now timestamptz) returns boolean
+language sql stable as $$
+    select s.cron is not null and coalesce(s.planned_through, s.planned_from) + interval '1 s' <= least(p_now, s.ends_at - interval '1 microsecond')
 $$;
 
--- The planner says the next moment after planned_from, and which were missed before it; null: there is none any more.
--- False when somebody else planned meanwhile. Errors: DV011. Locks: the schedule.
-create or replace function divvy.plan_schedule(schedule_id bigint, planned_from timestamptz, next_fire_at timestamptz, missed timestamptz[] default '{}')
-returns boolean language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-declare
-    s divvy.schedule;
-    v_at timestamptz;
-begin
-    select * into s from divvy.schedule d where d.id = plan_schedule.schedule_id for update;
-    if not found then
-        perform divvy.unknown('schedule', plan_schedule.schedule_id::text);
-    end if;
-    if s.status <> 'active' or s.next_fire_at is not null or s.planned_from is distinct from plan_schedule.planned_from then
-        return false;
-    end if;
-    foreach v_at in array missed loop
-        perform divvy.decide_moment(s, v_at, 'missed', null, 'nobody was there to fire it', divvy.clock());
-    end loop;
-    update divvy.schedule d set next_fire_at = plan_schedule.next_fire_at, planned_at = divvy.clock(),
-        status = case when plan_schedule.next_fire_at is null then 'done' else d.status end,
-        reason = case when plan_schedule.next_fire_at is null then 'no moment is left' end
-    where d.id = s.id;
-    return true;
-end $$;
-
--- The planner can't read the cron expression: the schedule is refused, for everybody to see. Errors: DV011.
-create or replace function divvy.refuse_schedule(schedule_id bigint, reason text) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-declare
-    v_name text;
-begin
-    update divvy.schedule d set status = 'refused', reason = refuse_schedule.reason
-    where d.id = refuse_schedule.schedule_id and d.status = 'active' returning d.name into v_name;
-    if not found then
-        perform divvy.unknown('active schedule', refuse_schedule.schedule_id::text);
-    end if;
-    perform divvy.record('refuse_schedule', 'schedule', v_name, reason, null, null);
-end $$;
-
--- The schedule of that name that has not ended, locked. Raises DV011.
-create or replace function divvy.locked_schedule(p_name text) returns divvy.schedule
-language plpgsql as $$
-declare
-    s divvy.schedule;
-begin
-    select * into s from divvy.schedule d where d.name = p_name and d.status in ('active', 'paused', 'refused') for update;
-    if not found then
-        perform divvy.unknown('open schedule', p_name);
-    end if;
-    return s;
-end $$;
-
--- Stops a schedule from firing until `until` (null: until resumed). Errors: DV004 (refused), DV010, DV011.
-create or replace function divvy.pause_schedule(name text, until timestamptz default null, reason text default null) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-declare
-    s divvy.schedule;
-begin
-    perform divvy.check_moment(until, 'until', format('schedule %s', name));
-    s := divvy.locked_schedule(pause_schedule.name);
-    if s.status = 'refused' then
-        raise exception using errcode = 'DV004', message = format('schedule %s is refused: %s', s.name, s.reason);
-    end if;
-    update divvy.schedule d set status = 'paused', paused_until = until, reason = pause_schedule.reason where d.id = s.id;
-    perform divvy.record('pause_schedule', 'schedule', s.name, pause_schedule.reason, null, jsonb_build_object('until', until));
-end $$;
-
--- Lets a paused schedule fire again; what was due meanwhile follows catch_up. Errors: DV004 (refused), DV011.
-create or replace function divvy.resume_schedule(name text) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-declare
-    s divvy.schedule;
-begin
-    s := divvy.locked_schedule(resume_schedule.name);
-    if s.status = 'refused' then
-        raise exception using errcode = 'DV004', message = format('schedule %s is refused: %s', s.name, s.reason);
-    end if;
-    update divvy.schedule d set status = 'active', paused_until = null, reason = null where d.id = s.id;
-    perform divvy.record('resume_schedule', 'schedule', s.name, null, null, null);
-end $$;
-
--- Makes a task now, recorded as manual. Returns its id; null when its dedupe_key is held. Errors: DV011.
-create or replace function divvy.trigger_schedule(name text) returns bigint
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-declare
-    s divvy.schedule;
-    v_task bigint;
-begin
-    s := divvy.locked_schedule(trigger_schedule.name);
-    v_task := divvy.make_fire(s, clock_timestamp(), 'manual', divvy.clock());
-    perform divvy.record('trigger_schedule', 'schedule', s.name, null, null, jsonb_build_object('task_id', v_task));
-    return v_task;
-end $$;
-
--- Ends a schedule: none of its moments fires any more; tasks it made go on. Errors: DV011.
-create or replace function divvy.cancel_schedule(name text, reason text default null) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-declare
-    s divvy.schedule;
-begin
-    s := divvy.locked_schedule(cancel_schedule.name);
-    update divvy.schedule d set status = 'cancelled', next_fire_at = null, reason = cancel_schedule.reason where d.id = s.id;
-    perform divvy.record('cancel_schedule', 'schedule', s.name, cancel_schedule.reason, null, null);
-end $$;
+-- How much later than its moment a fire is due: the same for the same schedule and moment, whoever asks.
+create or replace function divvy.jitter_of(s divvy.schedule, p_at timestamptz) returns interval
+language sql immutable as $$
+    select case when s.jitter > interval '0' then make_interval(secs => round(extract(epoch from s.jitter)
+        * (('x' || left(encode(sha256(convert_to(s.id || ' ' || (extract(epoch from p_at) * 1000000)::bigint, 'UTF8')), 'hex'), 8))::bit(32)::bigint
+            / 4294967296.0), 6)::double precision)
+        else interval '0' end
+$$;

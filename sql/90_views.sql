@@ -161,7 +161,9 @@ create or replace view divvy.schedule_overview as
 select s.id as schedule_id, s.name, s.task_type, s.status::text as status, s.reason, s.paused_until,
     case when s.steps is not null then 'stepped' when s.run_at is not null then 'timed' when s.cron is not null then 'cron' else 'every' end as kind,
     coalesce(array_to_string(s.steps, ', '), s.run_at::text, s.cron, s.every::text) as rule,
-    s.timezone, s.overlap, s.catch_up, s.next_fire_at, s.fired_through, s.runs, s.max_runs, s.last_task_id, s.created_at
+    s.timezone, s.overlap, s.catch_up, s.next_fire_at, s.fired_through, s.runs, s.max_runs, s.last_task_id, s.created_at,
+    (select count(*) from divvy.schedule_fire f where f.schedule_id = s.id and f.outcome = 'waiting') as waiting, s.failures, s.anchor, s.calendar,
+    exists (select from divvy.task_type t where t.name = s.task_type) as type_declared
 from divvy.schedule s;
 
 -- Failed splits by the fingerprint of their error: its class, or the first line of its message, digits masked.

@@ -9,8 +9,8 @@ grant usage on schema divvy to divvy_producer, divvy_worker, divvy_reader, divvy
 -- Producers write these columns and no others; SELECT (id) lets RETURNING work.
 grant insert (task_type, payload, run_at, priority, dedupe_key, group_key, labels, headers, deadline_at, splits, split_count, split_range,
     split_size, max_attempts, timeout, max_failed, max_failed_percent, reduce_on, "then"), select (id) on divvy.task to divvy_producer;
-grant insert (name, task_type, payload, steps, run_at, cron, every, timezone, overlap, catch_up, catch_up_max, dst_gap, dst_fold, jitter, starts_at,
-    ends_at, max_runs, stop_on_success, pause_on_failure, priority, dedupe_key, group_key, labels, headers, splits, split_count, split_range,
+grant insert (name, task_type, payload, steps, run_at, cron, every, timezone, overlap, catch_up, catch_up_max, catch_up_window,
+    catch_up_pace, dst_gap, dst_fold, jitter, starts_at, ends_at, max_runs, stop_on_success, pause_on_failure, anchor, calendar, calendar_shift, priority, dedupe_key, group_key, labels, headers, splits, split_count, split_range,
     split_size, max_attempts, timeout, max_failed, max_failed_percent, reduce_on, "then"), select (id) on divvy.schedule to divvy_producer;
 grant usage on sequence divvy.id, divvy.key to divvy_producer;
 grant execute on function divvy.clock() to divvy_producer, divvy_worker, divvy_reader, divvy_operator;
@@ -22,13 +22,14 @@ grant execute on function divvy.protocol, divvy.register_worker, divvy.claim, di
     divvy.plan_schedule, divvy.refuse_schedule, divvy.lead, divvy.lock_of, divvy.task_result to divvy_worker;
 
 grant select on divvy.task, divvy.share, divvy.unit, divvy.schedule, divvy.schedule_fire, divvy.task_type, divvy.worker, divvy.event, divvy.lease,
-    divvy.leader, divvy.split_log, divvy.leased_split, divvy.split, divvy.split_attempt, divvy.task_overview, divvy.task_progress, divvy.split_overview, divvy.type_stats, divvy.full_type,
-    divvy.worker_overview, divvy.schedule_overview, divvy.dead_splits, divvy.database_health, divvy.stretch, divvy.given, divvy.ended,
-    divvy.rowless_split to divvy_reader, divvy_operator, divvy_worker;
+    divvy.leader, divvy.calendar, divvy.calendar_date, divvy.split_log, divvy.stretch, divvy.given, divvy.ended, divvy.leased_split, divvy.rowless_split,
+    divvy.split, divvy.split_attempt, divvy.task_overview, divvy.task_progress, divvy.split_overview, divvy.type_stats, divvy.full_type,
+    divvy.worker_overview, divvy.schedule_overview, divvy.dead_splits, divvy.database_health to divvy_reader, divvy_operator, divvy_worker;
 -- What the views call.
 grant execute on function divvy.numbers, divvy.ended_through, divvy.payload_of, divvy.payloads_of, divvy.payload_by
     to divvy_reader, divvy_operator, divvy_worker;
 
 grant execute on function divvy.put_task_type, divvy.drop_task_type, divvy.cancel, divvy.cancel_by_key, divvy.redrive, divvy.update_task, divvy.pause,
     divvy.resume, divvy.pause_task, divvy.resume_task, divvy.reschedule, divvy.skip_split, divvy.forget, divvy.worker_command, divvy.pause_schedule,
-    divvy.resume_schedule, divvy.trigger_schedule, divvy.cancel_schedule to divvy_operator;
+    divvy.resume_schedule, divvy.trigger_schedule, divvy.cancel_schedule, divvy.put_schedule, divvy.backfill_schedule, divvy.put_calendar,
+    divvy.drop_calendar to divvy_operator;

@@ -9,7 +9,7 @@ mod fire;
 mod term;
 
 pub use duty::{BATCH, Duty, Report};
-pub use fire::fire;
+pub use fire::{fire, plan_named};
 
 use crate::store::{Store, lead};
 use crate::{Error, ErrorKind, Result};

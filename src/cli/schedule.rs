@@ -1,10 +1,13 @@
-//! `divvy schedule`: list, put, preview, trigger, pause, resume and cancel schedules, and what they fired.
+//! `divvy schedule`: list, put, preview, trigger, backfill, pause, resume and cancel schedules, and what they fired.
 
+mod backfill;
+mod policy;
 mod preview;
 mod put;
 mod rule;
 
 use super::{Global, args, database, output};
+use crate::leader;
 use crate::store::overview::{self, ScheduleRow};
 use crate::store::{clock, schedule};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -30,7 +33,7 @@ enum Action {
         #[arg(long)]
         all: bool,
     },
-    /// Store a schedule; one of that name is replaced, unless it says the same
+    /// Store a schedule, or change the one of that name
     Put(Box<put::Args>),
     /// Show the next moments of a schedule, or of a rule that is not stored
     Preview(preview::Args),
@@ -38,7 +41,12 @@ enum Action {
     Trigger {
         /// The schedule
         name: String,
+        /// Why, for those who look later
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
     },
+    /// Make the tasks of a range that has passed, a few at a time
+    Backfill(backfill::Args),
     /// Stop a schedule from firing
     Pause {
         /// The schedule
@@ -88,6 +96,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     match args.action {
         Action::Put(args) => put::run(*args, global).await,
         Action::Preview(args) => preview::run(args, global).await,
+        Action::Backfill(args) => backfill::run(args, global).await,
         Action::List { all } => {
             database::with(global, 2, async |database| list(&database.pool, all, as_json).await).await
         }
@@ -109,7 +118,7 @@ async fn intervene(action: Action, global: &Global) -> anyhow::Result<()> {
     database::with(global, 2, async |database| {
         let pool = &database.pool;
         match &action {
-            Action::Trigger { name } => trigger(pool, name, global.json).await,
+            Action::Trigger { name, reason } => trigger(pool, name, reason.as_deref(), global.json).await,
             Action::Pause { name, reason, .. } => {
                 schedule::pause_schedule(pool, name, until, reason.as_deref()).await?;
                 done(name, "paused", global.json)
@@ -119,10 +128,18 @@ async fn intervene(action: Action, global: &Global) -> anyhow::Result<()> {
                 done(name, "active", global.json)
             }
             Action::Cancel { name, reason } => {
-                schedule::cancel_schedule(pool, name, reason.as_deref()).await?;
+                let mut transaction = pool.begin().await?;
+                // What was due before is known then, and skipped with a row for each.
+                leader::plan_named(&mut transaction, name).await?;
+                schedule::cancel_schedule(&mut *transaction, name, reason.as_deref()).await?;
+                transaction.commit().await?;
                 done(name, "cancelled", global.json)
             }
-            Action::List { .. } | Action::Put(_) | Action::Preview(_) | Action::History { .. } => Ok(()),
+            Action::List { .. }
+            | Action::Put(_)
+            | Action::Preview(_)
+            | Action::Backfill(_)
+            | Action::History { .. } => Ok(()),
         }
     })
     .await
@@ -136,8 +153,8 @@ fn done(name: &str, status: &str, as_json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn trigger(pool: &PgPool, name: &str, as_json: bool) -> anyhow::Result<()> {
-    let task = schedule::trigger_schedule(pool, name).await?;
+async fn trigger(pool: &PgPool, name: &str, reason: Option<&str>, as_json: bool) -> anyhow::Result<()> {
+    let task = schedule::trigger_schedule(pool, name, reason).await?;
     match task {
         _ if as_json => output::json(&json!({ "task_id": task.map(|task| task.to_string()) })),
         Some(task) => output::line(&task.to_string()),
@@ -171,7 +188,11 @@ fn add(table: &mut output::Table<7>, row: &ScheduleRow, now: DateTime<Utc>) {
     let unplanned = unplanned.then(|| "waits for a leader to plan it".to_owned());
     let zone =
         (row.kind == "cron" && row.timezone != "UTC").then(|| format!("on the clock of {}", row.timezone));
-    let notes: Vec<String> = [zone, row.reason.clone(), until, unplanned].into_iter().flatten().collect();
+    let undeclared =
+        (!row.type_declared).then(|| format!("its tasks wait: nobody declared the type {}", row.task_type));
+    let waiting = (row.waiting > 0).then(|| format!("{} moments wait for their turn", row.waiting));
+    let notes: Vec<String> =
+        [zone, row.reason.clone(), until, unplanned, undeclared, waiting].into_iter().flatten().collect();
     let cells = [
         row.name.clone().unwrap_or_default(),
         row.task_type.clone(),
@@ -215,10 +236,11 @@ async fn history(
     as_json: bool,
 ) -> anyhow::Result<()> {
     let stored = schedule::rule(pool, name).await?;
-    let asked = i64::try_from(limit + 1).unwrap_or(i64::MAX);
-    let mut rows = schedule::history(pool, stored.schedule_id, after, asked).await?;
-    let more = output::cut(&mut rows, limit);
-    let next = rows.last().filter(|_| more).map(|row| row.fire_at.to_rfc3339());
+    let asked = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = schedule::history(pool, stored.schedule_id, after, asked).await?;
+    let last = rows.last().map(|row| row.fire_at);
+    let more = last.is_some() && !schedule::history(pool, stored.schedule_id, last, 1).await?.is_empty();
+    let next = last.filter(|_| more).map(|at| at.to_rfc3339());
     if as_json {
         return output::json(&json!({ "name": name, "fires": output::rows(&rows)?, "next": next }));
     }

@@ -6,17 +6,27 @@ use crate::store::duty::{self, Planned, Unplanned};
 use crate::trigger::Trigger;
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
+use std::collections::VecDeque;
 
 /// Most schedules planned in one pass.
 const PLAN_MAX: i32 = 500;
 
-/// Most missed moments recorded one by one after a downtime.
-const MISSED_MAX: usize = 100;
+/// Most due moments that are named one by one: as many as may wait.
+const DUE_MAX: usize = 1_000;
+
+/// Most due moments looked at in one pass; the next goes on from there.
+const LOOK_MAX: usize = 20_000;
+
+/// How far ahead moments are planned, so that they fire also while there is no planner. One always is.
+const AHEAD: TimeDelta = TimeDelta::minutes(10);
+
+/// Most moments that are planned ahead.
+const AHEAD_MAX: usize = 30;
 
 /// What follows for one schedule.
 #[derive(Debug, PartialEq)]
 enum Plan {
-    /// Its next moment.
+    /// Its next moments.
     Next(Planned),
     /// It can't be understood.
     Refuse { reason: String },
@@ -40,10 +50,36 @@ pub async fn fire(connection: &mut PgConnection, max: i32) -> Result<(usize, i32
     Ok((planned, fired))
 }
 
-/// Gives every unplanned cron schedule its next moment, or refuses it. Returns how many it was. One that
-/// fails is logged and stays for the next pass; the others are planned all the same.
+/// Gives every unplanned cron schedule its next moments, or refuses it. Returns how many it was.
 async fn plan(connection: &mut PgConnection) -> Result<usize> {
-    let schedules = duty::schedules_to_plan(&mut *connection, PLAN_MAX).await?;
+    let schedules = duty::schedules_to_plan(&mut *connection, PLAN_MAX, None).await?;
+    let count = schedules.len();
+    plan_these(connection, schedules).await;
+    Ok(count)
+}
+
+/// Plans the schedule of that name up to now, so that its rule may change: what was due before is known then.
+///
+/// # Errors
+/// When the database refuses or is lost.
+pub async fn plan_named(connection: &mut PgConnection, name: &str) -> Result<()> {
+    loop {
+        let schedules = duty::schedules_to_plan(&mut *connection, 1, Some(name)).await?;
+        if schedules.is_empty() {
+            return Ok(());
+        }
+        for schedule in schedules {
+            match decide(&schedule) {
+                Plan::Next(plan) => duty::plan_schedules(&mut *connection, &[plan]).await?,
+                // What can't be understood has no moments; it is about to be replaced.
+                Plan::Refuse { .. } => return Ok(()),
+            }
+        }
+    }
+}
+
+/// One that fails is logged and stays for the next pass; the others are planned all the same.
+async fn plan_these(connection: &mut PgConnection, schedules: Vec<Unplanned>) {
     let mut plans = Vec::with_capacity(schedules.len());
     for schedule in &schedules {
         match decide(schedule) {
@@ -61,7 +97,6 @@ async fn plan(connection: &mut PgConnection) -> Result<usize> {
             log_failure(plan.schedule_id, planned);
         }
     }
-    Ok(schedules.len())
 }
 
 fn log_failure(schedule: ScheduleId, outcome: Result<()>) {
@@ -70,25 +105,54 @@ fn log_failure(schedule: ScheduleId, outcome: Result<()>) {
     }
 }
 
-/// After a downtime the latest moment fires, those before it are missed: a start never floods.
+/// The moments up to now, which SQL judges by `catch_up`, and some to come, so that they fire without a planner.
 fn decide(schedule: &Unplanned) -> Plan {
     let trigger = match trigger(schedule) {
         Ok(trigger) => trigger,
         Err(error) => return Plan::Refuse { reason: error.to_string() },
     };
     let from = schedule.planned_from;
-    let next = |next_fire_at, missed| {
-        Plan::Next(Planned { schedule_id: schedule.schedule_id, planned_from: from, next_fire_at, missed })
-    };
     // It fires before ends_at, not at it; Postgres counts in microseconds.
     let end = schedule.ends_at.map_or(DateTime::<Utc>::MAX_UTC, |end| end - TimeDelta::microseconds(1));
-    let Some(latest) = trigger.last_until(from, from, schedule.server_now.min(end)) else {
-        let at = trigger.next_after(from, from).filter(|at| *at <= end);
-        return next(at, Vec::new());
+    let (now, horizon) = (schedule.server_now, schedule.server_now + AHEAD);
+    let mut plan = Planned {
+        schedule_id: schedule.schedule_id,
+        planned_from: from,
+        moments: Vec::new(),
+        planned_through: None,
+        earlier: 0,
+        earlier_from: None,
+        earlier_through: None,
     };
-    let mut missed = trigger.moments(from, from, latest, MISSED_MAX);
-    missed.retain(|moment| *moment < latest);
-    next(Some(latest), missed)
+    let mut due = VecDeque::new();
+    let mut ahead = Vec::new();
+    let mut last = from;
+    while let Some(at) = trigger.next_after(from, last).filter(|at| *at <= end) {
+        if at <= now {
+            due.push_back(at);
+            if due.len() > DUE_MAX {
+                let first = due.pop_front();
+                plan.earlier_from = plan.earlier_from.or(first);
+                plan.earlier_through = first;
+                plan.earlier += 1;
+            }
+            if plan.earlier + due.len() == LOOK_MAX {
+                // Not even counted in one pass: all of these are too long ago, the next pass goes on behind them.
+                plan.earlier = LOOK_MAX;
+                plan.earlier_through = Some(at);
+                plan.planned_through = Some(at);
+                return Plan::Next(plan);
+            }
+        } else if ahead.is_empty() || (at <= horizon && ahead.len() < AHEAD_MAX) {
+            ahead.push(at);
+        } else {
+            plan.planned_through = Some(last);
+            break;
+        }
+        last = at;
+    }
+    plan.moments = due.into_iter().chain(ahead).collect();
+    Plan::Next(plan)
 }
 
 fn trigger(schedule: &Unplanned) -> Result<Trigger> {
@@ -118,48 +182,64 @@ mod tests {
         }
     }
 
-    /// The next moment and the missed ones.
-    fn planned(schedule: &Unplanned) -> (Option<DateTime<Utc>>, Vec<DateTime<Utc>>) {
+    fn planned(schedule: &Unplanned) -> Planned {
         match decide(schedule) {
-            Plan::Next(plan) => (plan.next_fire_at, plan.missed),
+            Plan::Next(plan) => plan,
             Plan::Refuse { reason } => panic!("refused: {reason}"),
         }
     }
 
     #[test]
-    fn what_is_not_due_yet_is_planned_without_a_miss() {
+    fn what_is_not_due_yet_is_planned_and_no_further_than_needed() {
         let plan = planned(&schedule("0 * * * *", "12:00:00", "12:00:01"));
-        assert_eq!(plan, (Some(at("13:00:00")), vec![]));
+        assert_eq!((plan.moments, plan.planned_through), (vec![at("13:00:00")], Some(at("13:00:00"))));
     }
 
     #[test]
-    fn after_a_downtime_the_latest_moment_fires_and_the_earlier_are_missed() {
+    fn what_comes_soon_is_planned_ahead() {
+        let plan = planned(&schedule("* * * * *", "12:00:00", "12:00:01"));
+        assert_eq!((plan.moments.len(), plan.planned_through), (10, Some(at("12:10:00"))));
+        let plan = planned(&schedule("* * * * * *", "12:00:00", "12:00:01"));
+        assert_eq!((plan.moments.len(), plan.planned_through), (1 + AHEAD_MAX, Some(at("12:00:31"))));
+    }
+
+    #[test]
+    fn after_a_downtime_every_moment_is_named() {
         let plan = planned(&schedule("0 * * * *", "12:00:00", "15:30:00"));
-        assert_eq!(plan, (Some(at("15:00:00")), vec![at("13:00:00"), at("14:00:00")]));
+        let hours = [13, 14, 15, 16].map(|hour| at(&format!("{hour}:00:00")));
+        assert_eq!((plan.moments, plan.earlier), (hours.to_vec(), 0));
     }
 
     #[test]
-    fn a_long_downtime_records_a_bounded_number_of_misses() {
-        let (next, missed) = planned(&schedule("* * * * * *", "00:00:00", "23:00:00"));
-        assert_eq!((next, missed.len()), (Some(at("23:00:00")), MISSED_MAX));
+    fn a_long_downtime_is_counted_pass_by_pass() {
+        let first = planned(&schedule("* * * * * *", "00:00:00", "06:00:00"));
+        assert_eq!((first.moments.len(), first.earlier), (0, LOOK_MAX));
+        assert_eq!((first.earlier_from, first.earlier_through), (Some(at("00:00:01")), Some(at("05:33:20"))));
+        let second = planned(&schedule("* * * * * *", "05:33:20", "06:00:00"));
+        assert_eq!((second.moments.len(), second.earlier), (DUE_MAX + AHEAD_MAX, 600));
+        assert_eq!(
+            (second.earlier_from, second.earlier_through),
+            (Some(at("05:33:21")), Some(at("05:43:20")))
+        );
     }
 
     #[test]
     fn nothing_fires_after_the_end() {
         let ends =
             Unplanned { ends_at: Some(at("12:30:00")), ..schedule("0 * * * *", "12:00:00", "12:00:01") };
-        assert_eq!(planned(&ends), (None, vec![]));
+        let never = |plan: Planned| (plan.moments, plan.planned_through);
+        assert_eq!(never(planned(&ends)), (vec![], None));
         let at_the_end =
             Unplanned { ends_at: Some(at("13:00:00")), ..schedule("0 * * * *", "12:00:00", "14:00:00") };
-        assert_eq!(planned(&at_the_end), (None, vec![]));
+        assert_eq!(never(planned(&at_the_end)), (vec![], None));
         let late = Unplanned { server_now: at("15:00:00"), planned_from: at("11:30:00"), ..ends };
-        assert_eq!(planned(&late), (Some(at("12:00:00")), vec![]));
+        assert_eq!(never(planned(&late)), (vec![at("12:00:00")], None));
     }
 
     #[test]
     fn an_interval_goes_on_from_the_last_moment() {
         let plan = planned(&schedule("@every 90s", "12:00:00", "12:00:10"));
-        assert_eq!(plan, (Some(at("12:01:30")), vec![]));
+        assert_eq!(plan.moments[..2], [at("12:01:30"), at("12:03:00")]);
     }
 
     #[test]

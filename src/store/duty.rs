@@ -86,15 +86,20 @@ pub struct Unplanned {
     pub server_now: DateTime<Utc>,
 }
 
-/// `divvy.schedules_to_plan`.
+/// `divvy.schedules_to_plan`: all that wait for a plan, or the one of that name whose moments up to now are not
+/// all known.
 ///
 /// # Errors
 /// When the database refuses or is lost.
-pub async fn schedules_to_plan(executor: impl PgExecutor<'_>, max: i32) -> Result<Vec<Unplanned>> {
+pub async fn schedules_to_plan(
+    executor: impl PgExecutor<'_>,
+    max: i32,
+    name: Option<&str>,
+) -> Result<Vec<Unplanned>> {
     let query =
         "select schedule_id, name, cron, timezone, dst_gap, dst_fold, planned_from, ends_at, server_now
-                   from divvy.schedules_to_plan($1)";
-    Ok(sqlx::query_as(query).bind(max).fetch_all(executor).await?)
+                   from divvy.schedules_to_plan($1, $2)";
+    Ok(sqlx::query_as(query).bind(max).bind(name).fetch_all(executor).await?)
 }
 
 /// What follows for one schedule.
@@ -104,10 +109,16 @@ pub struct Planned {
     pub schedule_id: ScheduleId,
     /// From where it was planned: another caller may have been faster.
     pub planned_from: DateTime<Utc>,
-    /// Its next moment, none meaning never again.
-    pub next_fire_at: Option<DateTime<Utc>>,
-    /// The moments before it that are not made up for.
-    pub missed: Vec<DateTime<Utc>>,
+    /// The next moments in order, those that are due and some that are to come.
+    pub moments: Vec<DateTime<Utc>>,
+    /// Up to here none is left out; none: never.
+    pub planned_through: Option<DateTime<Utc>>,
+    /// How many before them are due, too, but too many to be named.
+    pub earlier: usize,
+    /// The first of those.
+    pub earlier_from: Option<DateTime<Utc>>,
+    /// The last of those.
+    pub earlier_through: Option<DateTime<Utc>>,
 }
 
 /// `divvy.plan_schedule` of each, in one transaction. Those that another caller has planned meanwhile stay as
@@ -117,9 +128,11 @@ pub struct Planned {
 /// When the database refuses or is lost; then none is planned.
 pub async fn plan_schedules(executor: impl PgExecutor<'_>, plans: &[Planned]) -> Result<()> {
     let query = "
-        select count(divvy.plan_schedule(p.schedule_id, p.planned_from, p.next_fire_at, p.missed))
+        select count(divvy.plan_schedule(p.schedule_id, p.planned_from, p.moments, p.planned_through, p.earlier, p.earlier_from,
+                p.earlier_through))
           from jsonb_to_recordset($1)
-               as p (schedule_id bigint, planned_from timestamptz, next_fire_at timestamptz, missed timestamptz[])";
+               as p (schedule_id bigint, planned_from timestamptz, moments timestamptz[], planned_through timestamptz,
+                     earlier int, earlier_from timestamptz, earlier_through timestamptz)";
     sqlx::query(query).bind(Json(plans)).execute(executor).await?;
     Ok(())
 }

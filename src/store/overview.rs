@@ -136,6 +136,11 @@ pub struct ScheduleRow {
     pub max_runs: Option<i32>,
     pub last_task_id: Option<TaskId>,
     pub created_at: DateTime<Utc>,
+    pub waiting: i64,
+    pub failures: i32,
+    pub anchor: String,
+    pub calendar: Option<String>,
+    pub type_declared: bool,
 }
 
 /// All schedules, those not ended first.
@@ -145,7 +150,8 @@ pub struct ScheduleRow {
 pub async fn schedules(executor: impl PgExecutor<'_>) -> Result<Vec<ScheduleRow>> {
     Ok(sqlx::query_as(
         "select schedule_id, name, task_type, status, reason, nullif(paused_until, 'infinity') as paused_until, kind,
-                rule, timezone, overlap, catch_up, next_fire_at, fired_through, runs, max_runs, last_task_id, created_at
+                rule, timezone, overlap, catch_up, next_fire_at, fired_through, runs, max_runs, last_task_id, created_at,
+                waiting, failures, anchor, calendar, type_declared
            from divvy.schedule_overview
           order by status in ('done', 'cancelled'), name, schedule_id limit $1",
     )

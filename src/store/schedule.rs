@@ -4,9 +4,8 @@ use crate::id::{ScheduleId, TaskId};
 use crate::{Error, ErrorKind, Result};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
-use serde_json::Value;
-use sqlx::postgres::types::PgInterval;
-use sqlx::{PgConnection, PgExecutor};
+use serde_json::{Map, Value, json};
+use sqlx::PgExecutor;
 
 /// When a schedule fires, as its row says it.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,7 +33,7 @@ pub struct NewSchedule {
     pub rule: Rule,
     /// The zone whose clock a cron rule reads.
     pub timezone: String,
-    /// Other columns by name; a null leaves a column at its default.
+    /// Other options by name; a null is the default.
     pub options: Value,
 }
 
@@ -43,98 +42,77 @@ pub struct NewSchedule {
 pub enum Put {
     /// There was none of that name.
     Created(ScheduleId),
-    /// The one of that name was ended and this one takes its place.
-    Replaced(ScheduleId),
+    /// The one of that name is another from now on; its ledger and a pause go on.
+    Changed(ScheduleId),
     /// The one of that name says the same: it was left alone.
     Unchanged(ScheduleId),
 }
 
-/// A schedule that has not ended.
-#[derive(sqlx::FromRow)]
-struct Open {
-    id: ScheduleId,
-    status: String,
-    paused_until: Option<DateTime<Utc>>,
-    reason: Option<String>,
-}
+/// Every option that may be left out: then it is at its default.
+const DEFAULTED: [&str; 25] = [
+    "dst_gap",
+    "dst_fold",
+    "starts_at",
+    "ends_at",
+    "anchor",
+    "calendar",
+    "calendar_shift",
+    "overlap",
+    "catch_up",
+    "catch_up_max",
+    "catch_up_window",
+    "catch_up_pace",
+    "jitter",
+    "max_runs",
+    "stop_on_success",
+    "pause_on_failure",
+    "priority",
+    "dedupe_key",
+    "group_key",
+    "labels",
+    "headers",
+    "max_attempts",
+    "timeout",
+    "max_failed",
+    "max_failed_percent",
+];
 
-/// The columns that make a schedule what it is, as one value.
-const DEFINITION: &str = "select jsonb_build_object('type', s.task_type, 'payload', s.payload, 'steps', s.steps,
-        'run_at', s.run_at, 'cron', s.cron, 'every', s.every, 'timezone', s.timezone, 'overlap', s.overlap,
-        'gap', s.dst_gap, 'fold', s.dst_fold, 'starts_at', s.starts_at, 'ends_at', s.ends_at,
-        'max_runs', s.max_runs, 'stop_on_success', s.stop_on_success, 'priority', s.priority, 'labels', s.labels)
-   from divvy.schedule s where s.id = $1";
-
-/// Stores a schedule. One of that name that has not ended is replaced, unless it says the same; a pause of it
-/// goes on. Call it in a transaction: what it answers holds from its commit.
+/// `divvy.put_schedule`: makes a schedule, or changes the one of that name, whole: what is not said is at its
+/// default afterwards. What was due before fires as it was.
 ///
 /// # Errors
-/// BadSchedule, BadOption, OverLimit, naming the value.
-pub async fn put(connection: &mut PgConnection, schedule: &NewSchedule) -> Result<Put> {
-    let open: Option<Open> = sqlx::query_as(
-        "select id, status::text as status, nullif(paused_until, 'infinity') as paused_until, reason from divvy.schedule
-          where name = $1 and status in ('active', 'paused', 'refused') for update",
-    )
-    .bind(&schedule.name)
-    .fetch_optional(&mut *connection)
-    .await?;
-    let Some(open) = open else {
-        return Ok(Put::Created(insert(connection, schedule).await?));
+/// BadSchedule, BadOption, OverLimit, naming the value; Conflict when moments are due that nobody has planned yet.
+pub async fn put(executor: impl PgExecutor<'_>, schedule: &NewSchedule) -> Result<Put> {
+    let mut options: Map<String, Value> =
+        DEFAULTED.iter().map(|name| ((*name).to_owned(), Value::Null)).collect();
+    options.extend(schedule.options.as_object().cloned().unwrap_or_default());
+    options.insert("task_type".to_owned(), json!(schedule.task_type));
+    options.insert("payload".to_owned(), schedule.payload.clone());
+    options.insert("timezone".to_owned(), json!(schedule.timezone));
+    let (kind, rule) = match &schedule.rule {
+        Rule::Steps(offsets) => ("steps", json!(offsets.iter().map(seconds).collect::<Vec<_>>())),
+        Rule::At(at) => ("run_at", json!(at.to_rfc3339())),
+        Rule::Cron(text) => ("cron", json!(text)),
+        Rule::Every(delta) => ("every", json!(seconds(delta))),
     };
-    sqlx::query("savepoint divvy_put").execute(&mut *connection).await?;
-    cancel_schedule(&mut *connection, &schedule.name, Some("replaced")).await?;
-    let new = insert(connection, schedule).await?;
-    if open.status != "refused"
-        && definition(connection, open.id).await? == definition(connection, new).await?
-    {
-        sqlx::query("rollback to savepoint divvy_put").execute(&mut *connection).await?;
-        return Ok(Put::Unchanged(open.id));
-    }
-    if open.status == "paused" {
-        pause_schedule(&mut *connection, &schedule.name, open.paused_until, open.reason.as_deref()).await?;
-    }
-    Ok(Put::Replaced(new))
+    options.insert(kind.to_owned(), rule);
+    let (id, outcome): (ScheduleId, String) =
+        sqlx::query_as("select schedule_id, outcome from divvy.put_schedule($1, $2)")
+            .bind(&schedule.name)
+            .bind(Value::Object(options))
+            .fetch_one(executor)
+            .await?;
+    Ok(match outcome.as_str() {
+        "created" => Put::Created(id),
+        "unchanged" => Put::Unchanged(id),
+        _ => Put::Changed(id),
+    })
 }
 
-async fn definition(connection: &mut PgConnection, id: ScheduleId) -> Result<Value> {
-    Ok(sqlx::query_scalar(DEFINITION).bind(id).fetch_one(connection).await?)
-}
-
-async fn insert(connection: &mut PgConnection, schedule: &NewSchedule) -> Result<ScheduleId> {
-    let interval = |delta: &TimeDelta| -> Result<PgInterval> {
-        let microseconds = delta.num_microseconds().ok_or_else(|| {
-            Error::new(ErrorKind::BadSchedule, format!("schedule {}: {delta} is too long", schedule.name))
-        })?;
-        Ok(PgInterval { months: 0, days: 0, microseconds })
-    };
-    let (mut steps, mut run_at, mut cron, mut every) = (None, None, None, None);
-    match &schedule.rule {
-        Rule::Steps(offsets) => steps = Some(offsets.iter().map(interval).collect::<Result<Vec<_>>>()?),
-        Rule::At(at) => run_at = Some(*at),
-        Rule::Cron(text) => cron = Some(text),
-        Rule::Every(delta) => every = Some(interval(delta)?),
-    }
-    Ok(sqlx::query_scalar(
-        "insert into divvy.schedule (name, task_type, payload, steps, run_at, cron, every, timezone, overlap, dst_gap,
-                dst_fold, starts_at, ends_at, max_runs, stop_on_success, priority, labels)
-         select $1, $2, $3, $4, $5, $6, $7, $8, coalesce(o.overlap, 'skip'), coalesce(o.dst_gap, 'shift'),
-                coalesce(o.dst_fold, 'first'), o.starts_at, o.ends_at, o.max_runs,
-                coalesce(o.stop_on_success, false), coalesce(o.priority, 2), o.labels
-           from jsonb_to_record($9) as o (overlap text, dst_gap text, dst_fold text, starts_at timestamptz,
-                ends_at timestamptz, max_runs int, stop_on_success boolean, priority smallint, labels text[])
-         returning id",
-    )
-    .bind(&schedule.name)
-    .bind(&schedule.task_type)
-    .bind(&schedule.payload)
-    .bind(steps)
-    .bind(run_at)
-    .bind(cron)
-    .bind(every)
-    .bind(&schedule.timezone)
-    .bind(&schedule.options)
-    .fetch_one(connection)
-    .await?)
+/// A duration as an interval's text.
+pub fn seconds(delta: &TimeDelta) -> String {
+    let (whole, rest) = (delta.num_seconds(), delta.subsec_nanos() / 1_000);
+    if rest == 0 { format!("{whole} s") } else { format!("{whole}.{rest:06} s") }
 }
 
 /// A stored schedule's rule, for previews.
@@ -179,9 +157,9 @@ pub struct StoredRule {
 pub async fn rule(executor: impl PgExecutor<'_>, name: &str) -> Result<StoredRule> {
     sqlx::query_as(
         "select s.id as schedule_id, s.status::text as status, s.reason,
-                (select array_agg(s.created_at + o order by o) from unnest(s.steps) o) as step_moments, s.run_at, s.cron,
+                (select array_agg(coalesce(s.anchored_at, s.created_at) + o order by o) from unnest(s.steps) o) as step_moments, s.run_at, s.cron,
                 extract(epoch from s.every)::float8 as every_seconds, s.timezone, s.dst_gap, s.dst_fold,
-                coalesce(s.starts_at, s.created_at) as anchor, s.starts_at, s.ends_at,
+                coalesce(s.anchored_at, s.created_at) as anchor, s.starts_at, s.ends_at,
                 s.max_runs - s.runs as runs_left, s.fired_through
            from divvy.schedule s where s.name = $1
           order by s.status in ('active', 'paused', 'refused') desc, s.id desc limit 1",
@@ -204,11 +182,14 @@ pub struct FireRow {
     pub task_status: Option<String>,
     pub reason: Option<String>,
     pub count: i32,
+    pub through: Option<DateTime<Utc>>,
+    pub due_at: Option<DateTime<Utc>>,
     pub late_seconds: Option<f64>,
     pub decided_at: DateTime<Utc>,
 }
 
-/// The moments of one schedule, latest first, before a given one.
+/// The moments of one schedule, latest first, before a given one. A moment that was decided in several ways, by hand
+/// or again, is never cut in two: there may be a few rows more.
 ///
 /// # Errors
 /// Database.
@@ -220,10 +201,10 @@ pub async fn history(
 ) -> Result<Vec<FireRow>> {
     Ok(sqlx::query_as(
         "select f.schedule_id, f.fire_at, f.kind, f.outcome, f.task_id, k.status::text as task_status, f.reason,
-                f.count, extract(epoch from f.late)::float8 as late_seconds, f.at as decided_at
+                f.count, f.through, f.due_at, extract(epoch from f.late)::float8 as late_seconds, f.at as decided_at
            from divvy.schedule_fire f left join divvy.task k on k.id = f.task_id
           where f.schedule_id = $1 and ($2::timestamptz is null or f.fire_at < $2)
-          order by f.fire_at desc, f.kind limit $3",
+          order by f.fire_at desc fetch first $3 rows with ties",
     )
     .bind(schedule)
     .bind(before)
@@ -260,8 +241,33 @@ pub async fn resume_schedule(executor: impl PgExecutor<'_>, name: &str) -> Resul
 ///
 /// # Errors
 /// NotFound when none of that name is open.
-pub async fn trigger_schedule(executor: impl PgExecutor<'_>, name: &str) -> Result<Option<TaskId>> {
-    Ok(sqlx::query_scalar("select divvy.trigger_schedule($1)").bind(name).fetch_one(executor).await?)
+pub async fn trigger_schedule(
+    executor: impl PgExecutor<'_>,
+    name: &str,
+    reason: Option<&str>,
+) -> Result<Option<TaskId>> {
+    let query = sqlx::query_scalar("select divvy.trigger_schedule($1, $2)").bind(name).bind(reason);
+    Ok(query.fetch_one(executor).await?)
+}
+
+/// `divvy.backfill_schedule`: the tasks of past moments, `max_running` of them open at a time. How many moments
+/// were not backfilled before.
+///
+/// # Errors
+/// NotFound when none of that name is open; Conflict when it is refused; BadOption, OverLimit.
+pub async fn backfill_schedule(
+    executor: impl PgExecutor<'_>,
+    name: &str,
+    moments: &[DateTime<Utc>],
+    max_running: i32,
+    reason: Option<&str>,
+) -> Result<i32> {
+    let query = sqlx::query_scalar("select divvy.backfill_schedule($1, $2, $3, $4)")
+        .bind(name)
+        .bind(moments)
+        .bind(max_running)
+        .bind(reason);
+    Ok(query.fetch_one(executor).await?)
 }
 
 /// `divvy.cancel_schedule`: ends it; no later moment fires.

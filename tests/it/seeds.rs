@@ -203,7 +203,7 @@ async fn a_cancelled_schedule_of_any_kind_never_fires_again() {
          insert into divvy.schedule (name, task_type, run_at) values ('timed', 'a', divvy.clock() + interval '1 min');
          insert into divvy.schedule (name, task_type, every) values ('every', 'a', '1 min');
          insert into divvy.schedule (name, task_type, cron) values ('cron', 'a', '* * * * *');
-         select divvy.plan_schedule(schedule_id, planned_from, planned_from + interval '1 min') from divvy.schedules_to_plan()",
+         select divvy.plan_schedule(schedule_id, planned_from, array[planned_from + interval '1 min'], planned_from + interval '1 min') from divvy.schedules_to_plan()",
     )
     .await;
     for name in ["stepped", "timed", "every", "cron"] {

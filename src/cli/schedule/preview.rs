@@ -105,7 +105,7 @@ fn of_stored(stored: &StoredRule, now: DateTime<Utc>, count: usize) -> Result<Pr
     Ok(Preview { moments, trigger, zone, now, after, until, count: left, on_timed: None, end })
 }
 
-fn trigger(stored: &StoredRule) -> Result<Trigger> {
+pub(super) fn trigger(stored: &StoredRule) -> Result<Trigger> {
     match (stored.run_at, &stored.cron, stored.every_seconds) {
         (Some(at), _, _) => Ok(Trigger::Timed { at }),
         (_, Some(cron), _) => {

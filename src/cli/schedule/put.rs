@@ -1,7 +1,9 @@
 //! `divvy schedule put`.
 
+use super::policy::PolicyArgs;
 use super::rule::RuleArgs;
 use crate::cli::{Global, args, database, output};
+use crate::leader;
 use crate::store::clock;
 use crate::store::schedule::{self, NewSchedule, Put};
 use crate::{Error, Result};
@@ -21,27 +23,20 @@ pub(super) struct Args {
     /// The payload of its tasks: JSON, @file, or - for stdin [default: {}]
     #[arg(long, value_name = "JSON|@FILE|-")]
     payload: Option<String>,
-    /// When the task of the moment before is still open
-    #[arg(long, value_name = "HOW", value_parser = ["skip", "allow"])]
-    overlap: Option<String>,
-    /// No moment before this: 20261224180000, or 2026-12-24T18:00:00+01:00
-    #[arg(long, value_name = "TIME")]
-    starts_at: Option<String>,
-    /// No moment from this one on
-    #[arg(long, value_name = "TIME")]
-    ends_at: Option<String>,
-    /// The most tasks it makes
-    #[arg(long, value_name = "N")]
-    max_runs: Option<i32>,
-    /// End with the first task that succeeds
-    #[arg(long)]
-    stop_on_success: bool,
     /// Of its tasks: 1 (first) to 4 [default: 2]
     #[arg(long, value_name = "1-4")]
     priority: Option<i16>,
     /// A label of its tasks; repeatable
     #[arg(long = "label", value_name = "LABEL")]
     labels: Vec<String>,
+    /// At most one open task of the type has it
+    #[arg(long, value_name = "KEY")]
+    dedupe_key: Option<String>,
+    /// The group of its tasks
+    #[arg(long, value_name = "KEY")]
+    group_key: Option<String>,
+    #[command(flatten)]
+    policy: PolicyArgs,
 }
 
 /// Runs the command.
@@ -71,7 +66,9 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
 
 async fn store(pool: &PgPool, new: &NewSchedule) -> Result<Put> {
     let mut transaction = pool.begin().await?;
-    let put = schedule::put(&mut transaction, new).await?;
+    // What was due before this change is planned by the rule as it was.
+    leader::plan_named(&mut transaction, &new.name).await?;
+    let put = schedule::put(&mut *transaction, new).await?;
     transaction.commit().await?;
     Ok(put)
 }
@@ -84,7 +81,7 @@ fn tell(
 ) -> anyhow::Result<()> {
     let (id, word) = match put {
         Put::Created(id) => (id, "created"),
-        Put::Replaced(id) => (id, "replaced"),
+        Put::Changed(id) => (id, "changed"),
         Put::Unchanged(id) => (id, "unchanged"),
     };
     if as_json {
@@ -99,21 +96,18 @@ fn tell(
 }
 
 fn options(args: &Args) -> anyhow::Result<Value> {
-    let moment = |name: &str, text: &Option<String>| -> Result<Option<String>> {
-        let at = text.as_deref().map(|text| args::moment(name, text, &args.rule.timezone)).transpose()?;
-        Ok(at.map(|at| at.to_rfc3339()))
-    };
-    Ok(json!({
-        "overlap": args.overlap,
-        "dst_gap": args.rule.dst_gap,
-        "dst_fold": args.rule.dst_fold,
-        "starts_at": moment("--starts-at", &args.starts_at)?,
-        "ends_at": moment("--ends-at", &args.ends_at)?,
-        "max_runs": args.max_runs,
-        "stop_on_success": args.stop_on_success,
-        "priority": args.priority,
-        "labels": (!args.labels.is_empty()).then_some(&args.labels),
-    }))
+    let mut options = args.policy.options(&args.rule.timezone)?;
+    for (name, value) in [
+        ("dst_gap", json!(args.rule.dst_gap)),
+        ("dst_fold", json!(args.rule.dst_fold)),
+        ("priority", json!(args.priority)),
+        ("labels", json!((!args.labels.is_empty()).then_some(&args.labels))),
+        ("dedupe_key", json!(args.dedupe_key)),
+        ("group_key", json!(args.group_key)),
+    ] {
+        options.insert(name.to_owned(), value);
+    }
+    Ok(Value::Object(options))
 }
 
 fn named(name: &str, error: Error) -> Error {

@@ -26,7 +26,8 @@ pub const MIGRATIONS: &[Source] = sources![
     "migrations/0001_tables.sql",
     "migrations/0002_light_claims.sql",
     "migrations/0003_limits.sql",
-    "migrations/0004_stretches.sql"
+    "migrations/0004_stretches.sql",
+    "migrations/0005_schedules.sql",
 ];
 
 /// The rules: functions and views, in the order in which they are applied.
@@ -47,6 +48,11 @@ pub const RULES: &[Source] = sources![
     "sql/60_reduce.sql",
     "sql/70_operate.sql",
     "sql/75_schedule.sql",
+    "sql/76_fire.sql",
+    "sql/76_fire_many.sql",
+    "sql/77_overlap.sql",
+    "sql/78_edit.sql",
+    "sql/79_calendar.sql",
     "sql/80_duty.sql",
     "sql/90_views.sql",
     "sql/99_rights.sql",

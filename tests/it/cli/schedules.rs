@@ -59,7 +59,7 @@ async fn each_kind_of_rule_is_stored_as_it_was_meant() {
 }
 
 #[tokio::test]
-async fn putting_the_same_again_changes_nothing_and_another_rule_replaces_it_and_stays_paused() {
+async fn putting_the_same_again_changes_nothing_and_another_rule_changes_it_and_it_stays_paused() {
     let db = TestDb::new().await;
     let put = |cron: &str| json(&db, &["schedule", "put", "night", "--type", "sums", "--cron", cron]);
     let first = put("0 3 * * *");
@@ -68,7 +68,7 @@ async fn putting_the_same_again_changes_nothing_and_another_rule_replaces_it_and
     assert_eq!((&same["outcome"], &same["schedule_id"]), (&json!("unchanged"), &first["schedule_id"]));
     out(&db, &["schedule", "pause", "night", "--reason", "holiday"]);
     let other = put("0 4 * * *");
-    assert_eq!(other["outcome"], "replaced");
+    assert_eq!((&other["outcome"], &other["schedule_id"]), (&json!("changed"), &first["schedule_id"]));
     let all = json(&db, &["schedule", "list", "--all"]);
     let rows: Vec<_> = all["schedules"]
         .as_array()
@@ -76,11 +76,7 @@ async fn putting_the_same_again_changes_nothing_and_another_rule_replaces_it_and
         .iter()
         .map(|row| [&row["rule"], &row["status"], &row["reason"]])
         .collect();
-    let (new, old) = (
-        [json!("0 4 * * *"), json!("paused"), json!("holiday")],
-        [json!("0 3 * * *"), json!("cancelled"), json!("replaced")],
-    );
-    assert_eq!(rows, [new.each_ref(), old.each_ref()]);
+    assert_eq!(rows, [[&json!("0 4 * * *"), &json!("paused"), &json!("holiday")]]);
     out(&db, &["schedule", "resume", "night"]);
     assert_eq!(json(&db, &["schedule", "list"])["schedules"][0]["status"], "active");
 }
@@ -210,4 +206,123 @@ async fn a_schedule_is_triggered_by_hand_and_its_history_tells() {
     assert!(text.contains("manual") && text.contains("fired"), "{text}");
     out(&db, &["schedule", "cancel", "night", "--reason", "over"]);
     refused(&tell(&db, &["schedule", "cancel", "night"]), 1, &["there is no open schedule night"]);
+}
+
+#[tokio::test]
+async fn every_policy_of_a_schedule_can_be_put() {
+    let db = TestDb::new().await;
+    sqlx::query("select divvy.put_calendar('bank')").execute(db.pool()).await.unwrap();
+    let put = [
+        "schedule",
+        "put",
+        "s",
+        "--type",
+        "sums",
+        "--every",
+        "2h",
+        "--overlap",
+        "buffer_all",
+        "--catch-up",
+        "all",
+        "--catch-up-max",
+        "7",
+        "--catch-up-window",
+        "3h",
+        "--catch-up-pace",
+        "5s",
+        "--jitter",
+        "30s",
+        "--calendar",
+        "bank",
+        "--calendar-shift",
+        "next",
+        "--pause-on-failure",
+        "3",
+        "--dedupe-key",
+        "d",
+        "--group-key",
+        "g",
+    ];
+    out(&db, &put);
+    let stored = value(
+        db.pool(),
+        "select to_jsonb(x) from (select overlap, catch_up, catch_up_max, catch_up_window, catch_up_pace, jitter, calendar,
+                calendar_shift, pause_on_failure, dedupe_key, group_key from divvy.schedule) x",
+    )
+    .await;
+    assert_eq!(
+        stored,
+        json!({ "overlap": "buffer_all", "catch_up": "all", "catch_up_max": 7, "catch_up_window": "03:00:00",
+            "catch_up_pace": "00:00:05", "jitter": "00:00:30", "calendar": "bank", "calendar_shift": "next",
+            "pause_on_failure": 3, "dedupe_key": "d", "group_key": "g" })
+    );
+    // What is left out is at its default again.
+    out(&db, &["schedule", "put", "s", "--type", "sums", "--every", "2h", "--anchor", "previous_end"]);
+    let stored = value(
+        db.pool(),
+        "select to_jsonb(x) from (select overlap, catch_up, jitter, calendar, pause_on_failure, anchor from divvy.schedule) x",
+    )
+    .await;
+    assert_eq!(
+        stored,
+        json!({ "overlap": "skip", "catch_up": "latest", "jitter": null, "calendar": null, "pause_on_failure": null,
+            "anchor": "previous_end" })
+    );
+}
+
+#[tokio::test]
+async fn a_range_is_backfilled_once_with_the_moments_of_the_rule() {
+    let db = TestDb::new().await;
+    out(&db, &["type", "put", "sums"]);
+    out(
+        &db,
+        &[
+            "schedule",
+            "put",
+            "night",
+            "--type",
+            "sums",
+            "--cron",
+            "30 2 * * *",
+            "--timezone",
+            "Europe/Berlin",
+        ],
+    );
+    let range = [
+        "schedule",
+        "backfill",
+        "night",
+        "--from",
+        "20260327000000",
+        "--to",
+        "20260330120000",
+        "--timezone",
+        "Europe/Berlin",
+    ];
+    let many = ["--max-running", "3", "--reason", "late data"];
+    assert_eq!(
+        json(&db, &[&range[..], &["--dry-run"]].concat()),
+        json!({ "name": "night", "moments": 4, "new": 0 })
+    );
+    assert_eq!(json(&db, &[&range[..], &many].concat()), json!({ "name": "night", "moments": 4, "new": 4 }));
+    assert_eq!(json(&db, &[&range[..], &many].concat())["new"], json!(0), "a moment is backfilled once");
+    let fires = value(
+        db.pool(),
+        "select jsonb_agg(jsonb_build_array(f.fire_at at time zone 'UTC', f.kind, f.outcome, k.scheduled_for = f.fire_at) order by f.fire_at)
+           from divvy.schedule_fire f left join divvy.task k on k.id = f.task_id",
+    )
+    .await;
+    assert_eq!(
+        fires,
+        json!([
+            ["2026-03-27T01:30:00", "backfill", "fired", true],
+            ["2026-03-28T01:30:00", "backfill", "fired", true],
+            ["2026-03-29T01:00:00", "backfill", "fired", true],
+            ["2026-03-30T00:30:00", "backfill", "waiting", null],
+        ])
+    );
+    let text = out(&db, &["schedule", "history", "night"]);
+    assert!(text.contains("late data") && text.contains("backfill"), "{text}");
+    let empty = ["schedule", "backfill", "night", "--from", "20260330120000", "--to", "20260330130000"];
+    assert_eq!(json(&db, &empty)["moments"], json!(0));
 }

@@ -12,7 +12,7 @@ async fn waiting(q: &mut Queue) -> Vec<(i64, String, String)> {
 
 async fn plan(q: &mut Queue, seconds: u32) -> bool {
     q.one(format!(
-        "select divvy.plan_schedule(schedule_id, planned_from, planned_from + interval '{seconds} s')
+        "select divvy.plan_schedule(schedule_id, planned_from, array[planned_from + interval '{seconds} s'], planned_from + interval '{seconds} s')
          from divvy.schedules_to_plan()"
     ))
     .await
@@ -47,8 +47,7 @@ async fn of_two_planners_one_is_believed() {
     let clock = Clock::stop(&q.db).await;
     q.run("insert into divvy.schedule (name, task_type, cron) values ('s', 'a', '* * * * *')").await;
     q.run("create temp table seen as select schedule_id, planned_from from divvy.schedules_to_plan()").await;
-    let plan_seen =
-        "select divvy.plan_schedule(schedule_id, planned_from, planned_from + interval '10 s') from seen";
+    let plan_seen = "select divvy.plan_schedule(schedule_id, planned_from, array[planned_from + interval '10 s'], planned_from + interval '10 s') from seen";
     assert!(q.one::<bool>(plan_seen).await);
     assert!(!q.one::<bool>(plan_seen).await, "it is planned already");
     clock.advance(Duration::from_secs(10)).await;
@@ -57,7 +56,7 @@ async fn of_two_planners_one_is_believed() {
     assert_eq!(super::fired(&mut q, "s").await, [10]);
     q.run("select divvy.pause_schedule('s')").await;
     assert!(
-        !q.one::<bool>("select divvy.plan_schedule(schedule_id, now(), now()) from seen").await,
+        !q.one::<bool>("select divvy.plan_schedule(schedule_id, now(), array[now()]) from seen").await,
         "a paused one is not planned"
     );
 }
@@ -69,8 +68,8 @@ async fn moments_missed_before_the_planned_one_are_recorded() {
     q.run("insert into divvy.schedule (name, task_type, cron) values ('s', 'a', '* * * * *')").await;
     clock.advance(Duration::from_secs(35)).await;
     q.run(
-        "select divvy.plan_schedule(schedule_id, planned_from, planned_from + interval '30 s',
-            array[planned_from + interval '10 s', planned_from + interval '20 s']) from divvy.schedules_to_plan()",
+        "select divvy.plan_schedule(schedule_id, planned_from, array[planned_from + interval '10 s',
+            planned_from + interval '20 s', planned_from + interval '30 s', planned_from + interval '40 s'], planned_from + interval '40 s') from divvy.schedules_to_plan()",
     )
     .await;
     q.tick().await;
