@@ -4,20 +4,24 @@
 -- Splits of a lease end well, without ever having been rows. What somebody else has written out is left to those who look at
 -- rows. p_at: where their results are, from 0. Returns the ids that ended.
 create or replace function divvy.finish_stretch(l divvy.lease, p_ids bigint[], p_at int[], p_results jsonb, p_now timestamptz) returns bigint[]
-language plpgsql as $$
+language plpgsql set enable_nestloop = off set enable_hashjoin = on as $$
 declare
     v_ids bigint[];
 begin
     perform divvy.lock_rowless(l.token, false);
     for i in 1 .. 2 loop
         v_ids := divvy.rowless_of(l, p_ids);
+        if v_ids <> p_ids then
+            select array_agg(d.id order by d.id), array_agg(d.n order by d.id) into p_ids, p_at
+            from unnest(p_ids, p_at) as d (id, n) where d.id in (select unnest(v_ids) offset 0);
+        end if;
         begin
             insert into divvy.ended (share_of, first_no, last_no, id_base, token, worker, due_at, started_at, finished_at, results)
             select l.share_of, min(x.no), max(x.no), l.id_base, l.token, l.worker, l.due_at, l.claimed_at, p_now,
                 case when p_results is not null and count(x.result) > 0 then array_agg(x.result order by x.no) end
             from (select (d.id - l.id_base)::int as no, d.id - row_number() over (order by d.id) as island,
                     case when p_results is not null then nullif(p_results -> d.n, 'null') end as result
-                from unnest(p_ids, p_at) as d (id, n) where v_ids = p_ids or d.id = any (v_ids)) x
+                from unnest(p_ids, p_at) as d (id, n)) x
             group by x.island;
             return v_ids;
         exception when exclusion_violation or unique_violation then
@@ -27,22 +31,31 @@ begin
     return '{}';
 end $$;
 
--- Of p_ids, those that the lease, as it is now, names and that are neither rows nor ended.
+-- Of p_ids, ascending and named by the lease as the caller saw it: those that it still names, and that are neither rows nor ended.
 create or replace function divvy.rowless_of(l divvy.lease, p_ids bigint[]) returns bigint[]
-language plpgsql stable set enable_seqscan = off set enable_bitmapscan = off as $$
+language plpgsql stable set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off set enable_hashjoin = on as $$
+declare
+    v_seen bigint[] := l.split_ids;
+    v_first int := p_ids[1] - l.id_base;
+    v_last int := p_ids[cardinality(p_ids)] - l.id_base;
+    v_ended int8multirange;
+    v_rows bigint[];
 begin
     select * into l from divvy.lease x where x.token = l.token and x.task_type = l.task_type and x.lane = l.lane and not x.written;
     if not found then
         return '{}';
-    elsif l.split_ids = p_ids and not exists (select from divvy.share s where s.share_of = l.share_of
-            and s.split_no between p_ids[1] - l.id_base and p_ids[cardinality(p_ids)] - l.id_base)
-        and divvy.ended_through(l.share_of, (p_ids[cardinality(p_ids)] - l.id_base)::int) < p_ids[1] - l.id_base
-    then
+    end if;
+    select range_agg(int8range(e.id_base + e.first_no, e.id_base + e.last_no, '[]')) into v_ended from divvy.ended e
+    where e.share_of = l.share_of and e.first_no <= v_last and e.last_no >= v_first
+        and e.first_no >= coalesce((select max(y.first_no) from divvy.ended y where y.share_of = l.share_of and y.first_no <= v_first), 0);
+    v_rows := array(select s.id from divvy.share s where s.share_of = l.share_of and s.split_no between v_first and v_last);
+    if v_seen = l.split_ids and v_ended is null and v_rows = '{}' then
         return p_ids;
     end if;
-    return array(select i from unnest(p_ids) i where i in (select unnest(l.split_ids) offset 0)
-        and not exists (select from divvy.share s where s.share_of = l.share_of and s.split_no = i - l.id_base)
-        and divvy.ended_through(l.share_of, (i - l.id_base)::int) < i - l.id_base);
+    return array(select i from unnest(p_ids) with ordinality as d (i, n)
+        where i in (select unnest(l.split_ids) offset 0) and not coalesce(v_ended @> i, false)
+            and i not in (select unnest(v_rows) offset 0)
+        order by n);
 end $$;
 
 -- The last number of the ended ones that begin at or before a number; 0 where there are none.
