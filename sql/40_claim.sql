@@ -171,7 +171,7 @@ declare
     v_now timestamptz := divvy.clock();
     t divvy.task_type;
     v_free_at timestamptz;
-    v_longest constant interval := '1 s';   -- so the small tick keeps its rhythm when nobody leads
+    v_longest constant interval := '1.5 s';   -- so the small tick keeps its rhythm when nobody leads
     v_type text;
     v_due timestamptz;
 begin
@@ -187,9 +187,9 @@ begin
             end if;
             v_due := least(v_due, v_free_at);
         end if;
-        -- It looks again within a second and says so again: producers that wake pay, so not for long after it became busy.
-        insert into divvy.type_wake as w (task_type, idle_until) values (v_type, v_now + interval '1.5 s')
-        on conflict (task_type) do update set idle_until = excluded.idle_until where w.idle_until < v_now + interval '1 s';
+        -- It looks again before that and says so again: producers that wake pay, so not for long after it became busy.
+        insert into divvy.type_wake as w (task_type, idle_until) values (v_type, v_now + interval '2 s')
+        on conflict (task_type) do update set idle_until = excluded.idle_until where w.idle_until < v_now + interval '1.75 s';
     end loop;
     select least(v_due, (select min(u.waits_until) from divvy.unit u where u.waits_until < 'infinity'),
         (select min(s.next_fire_at) from divvy.schedule s where s.status = 'active')) into v_due;

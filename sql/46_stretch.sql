@@ -63,11 +63,12 @@ begin
 end $$;
 
 create or replace function divvy.payload_of(p_task bigint, p_no int) returns jsonb
-language sql stable cost 1 as 'select (divvy.payloads_of(p_task, p_no, p_no))[1]';
+language sql stable cost 1 security definer set search_path = pg_catalog, pg_temp as 'select (divvy.payloads_of(p_task, p_no, p_no))[1]';
 
 -- generate_series, of which the planner expects a few: a thousand for each row of a new table would turn its compiler (JIT) on.
 create or replace function divvy.numbers(p_first int, p_last int) returns setof int
-language sql volatile parallel safe rows 10 as 'select generate_series(p_first, p_last)';
+language sql volatile parallel safe rows 10 security definer set search_path = pg_catalog, pg_temp
+as 'select generate_series(p_first, p_last)';
 
 -- Takes splits of the stretches of a lane with p_from < key <= p_to. Tasks have equal parts, whatever their size: a stretch that
 -- something was taken of gets a new key, behind all others. Locks only what it takes from.

@@ -60,7 +60,7 @@ end $$;
 
 -- The last number of the ended ones that begin at or before a number; 0 where there are none.
 create or replace function divvy.ended_through(p_task bigint, p_no int) returns int
-language sql stable cost 1 as $$
+language sql stable cost 1 security definer set search_path = pg_catalog, pg_temp as $$
     select coalesce((select e.last_no from divvy.ended e where e.share_of = p_task and e.first_no <= p_no order by e.first_no desc limit 1), 0)
 $$;
 

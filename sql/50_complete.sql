@@ -64,7 +64,7 @@ begin
 end $$;
 
 -- The same round trip for divvy's own worker, without JSON: first a row with the verdicts in the order given (null: all
--- ok), then a row for each part taken. Errors and locks: as complete_many and claim.
+-- ok), then a row for each part taken (max 0: only completes). Errors and locks: as complete_many and claim.
 create or replace function divvy.exchange(worker uuid, split_ids bigint[], tokens bigint[], results jsonb, task_types text[], max int,
     lease interval default null, per_type int[] default null)
 returns table (verdicts text[], part divvy.part)
@@ -75,6 +75,9 @@ begin
         verdicts := null;
     end if;
     return next;
+    if exchange.max = 0 then
+        return;
+    end if;
     return query select null::text[], p
     from unnest(divvy.take(exchange.worker, exchange.task_types, exchange.max, exchange.lease, exchange.per_type)) p;
 end $$;

@@ -144,10 +144,7 @@ pub async fn exchange(executor: impl PgExecutor<'_>, finished: &[Finished], ask:
             continue;
         }
         let verdicts: Option<Vec<Completed>> = row.try_get("verdicts")?;
-        answer.completed = match verdicts {
-            Some(verdicts) => finished.iter().map(|one| one.split_id).zip(verdicts).collect(),
-            None => finished.iter().map(|one| (one.split_id, Completed::Ok)).collect(),
-        };
+        answer.completed = crate::store::complete::each(finished, verdicts);
     }
     Ok(answer)
 }

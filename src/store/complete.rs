@@ -65,7 +65,8 @@ pub(crate) fn columns(finished: &[Finished]) -> (Vec<SplitId>, Vec<Token>, Resul
     )
 }
 
-/// `divvy.complete_many`: finishes a batch, with a verdict for each instead of an error.
+/// Finishes a batch, with a verdict for each instead of an error: `divvy.exchange` without a claim, since
+/// `divvy.complete_many` answers with a row for each split.
 ///
 /// # Errors
 /// OverLimit for a result; Database. Nothing is finished then.
@@ -74,12 +75,19 @@ pub async fn complete_many(
     finished: &[Finished],
 ) -> Result<Vec<(SplitId, Completed)>> {
     let (splits, tokens, results) = columns(finished);
-    Ok(sqlx::query_as("select split_id, verdict::text from divvy.complete_many($1, $2, $3)")
-        .bind(splits)
-        .bind(tokens)
-        .bind(results)
-        .fetch_all(executor)
-        .await?)
+    let query = "select verdicts from divvy.exchange(null, $1, $2, $3, '{}', 0)";
+    let verdicts =
+        sqlx::query_scalar(query).bind(splits).bind(tokens).bind(results).fetch_one(executor).await?;
+    Ok(each(finished, verdicts))
+}
+
+/// Splits and their verdicts; none: all went well.
+pub(crate) fn each(finished: &[Finished], verdicts: Option<Vec<Completed>>) -> Vec<(SplitId, Completed)> {
+    let splits = finished.iter().map(|one| one.split_id);
+    match verdicts {
+        Some(verdicts) => splits.zip(verdicts).collect(),
+        None => splits.map(|split| (split, Completed::Ok)).collect(),
+    }
 }
 
 /// `divvy.fail`: records a failed attempt; `retry` false stops the split for good.

@@ -12,6 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
+/// How often to look where nobody says otherwise: one that listens, and one that doesn't.
+const POLL: Duration = Duration::from_secs(2);
+const POLL_ONLY: Duration = Duration::from_secs(1);
 /// More would not make one process faster.
 const SLOTS_MAX: usize = 10_000;
 const SLOTS_DEFAULT: usize = 1;
@@ -30,7 +33,7 @@ pub struct Builder {
     name: Option<String>,
     lease: Option<Duration>,
     grace: Duration,
-    poll: Duration,
+    poll: Option<Duration>,
     timeout: Duration,
     control_connections: u32,
     early_slots: bool,
@@ -45,7 +48,7 @@ impl Builder {
             name: None,
             lease: None,
             grace: Duration::from_secs(30),
-            poll: Duration::from_secs(1),
+            poll: None,
             timeout: Duration::from_secs(15 * 60),
             control_connections: CONTROL_CONNECTIONS,
             early_slots: false,
@@ -95,9 +98,9 @@ impl Builder {
         self
     }
 
-    /// How often to look without being notified, at least 10 ms. Default 1 s, spread by a fifth.
+    /// How often to look without being notified, at least 10 ms. Default 2 s, or 1 s for one that doesn't listen, spread by a fifth.
     pub fn poll(mut self, poll: Duration) -> Self {
-        self.poll = poll;
+        self.poll = Some(poll);
         self
     }
 
@@ -163,7 +166,7 @@ impl Builder {
             work: self.pool,
             lease: self.lease,
             grace: self.grace,
-            poll: self.poll,
+            poll: self.poll.unwrap_or(if self.listen.is_some() { POLL } else { POLL_ONLY }),
             default_timeout: self.timeout,
         };
         Ok(Worker { core: Arc::new(core), lanes: self.lanes, listen: self.listen })
@@ -199,8 +202,10 @@ impl Builder {
         {
             faults.push(format!("the lease {lease:?} is not within {LEASE_LEAST:?} to {LEASE_MOST:?}"));
         }
-        if self.poll < POLL_LEAST {
-            faults.push(format!("the poll interval {:?} is below {POLL_LEAST:?}", self.poll));
+        if let Some(poll) = self.poll
+            && poll < POLL_LEAST
+        {
+            faults.push(format!("the poll interval {poll:?} is below {POLL_LEAST:?}"));
         }
         if self.timeout.is_zero() {
             faults.push("the timeout is zero".to_owned());

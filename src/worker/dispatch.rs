@@ -5,7 +5,7 @@ use super::executor::{Ended, Execution};
 use super::lane::Lane;
 use super::lease::Leases;
 use super::pace::Pace;
-use super::round::{Round, round};
+use super::round::{Look, Round, round};
 use super::settle::{Settled, settle};
 use super::signals::Signals;
 use super::{Core, Summary};
@@ -45,6 +45,8 @@ pub(super) struct Dispatcher {
     flights: HashMap<Id, Flight>,
     /// There may be work that nobody asked for yet.
     hungry: bool,
+    /// The next look is for no other reason than that time has passed.
+    unasked: bool,
     next_look: Instant,
     backoff: Backoff,
     pace: Pace,
@@ -83,6 +85,7 @@ impl Dispatcher {
             rounds: JoinSet::new(),
             flights: HashMap::new(),
             hungry: true,
+            unasked: false,
             next_look: Instant::now(),
             backoff: Backoff::new(),
             pace: Pace::new(Instant::now()),
@@ -115,7 +118,7 @@ impl Dispatcher {
     /// One claim, its splits, their outcomes.
     pub(super) async fn once(mut self) -> Result<Summary> {
         let core = self.core.clone();
-        let first = round(&core, &self.signals, &[], self.ask(), false).await?;
+        let first = round(&core, &self.signals, &[], self.ask(), Look::Asked).await?;
         self.take_in(first.claimed);
         self.fill_slots();
         while let Some(joined) = self.running.join_next_with_id().await {
@@ -124,7 +127,7 @@ impl Dispatcher {
         }
         let batch = std::mem::take(&mut self.finished);
         if !batch.is_empty() {
-            let last = round(&core, &self.signals, &batch, None, false).await?;
+            let last = round(&core, &self.signals, &batch, None, Look::Asked).await?;
             self.count(&batch, &last);
         }
         Ok(self.summary)
@@ -153,6 +156,7 @@ impl Dispatcher {
                 self.not_before = None;
                 // Until a round says better; also keeps this branch from firing again at once.
                 self.next_look = Instant::now() + self.core.poll;
+                self.unasked = true;
                 Event::Look
             },
         }
@@ -238,8 +242,12 @@ impl Dispatcher {
         let batch = Arc::new(batch);
         let flight = Flight { batch: batch.clone(), asked: self.reserve(ask.as_ref()) };
         let (core, signals) = (self.core.clone(), self.signals.clone());
-        let brisk = self.pace.is_brisk(Instant::now());
-        let task = self.rounds.spawn(async move { round(&core, &signals, &batch, ask, brisk).await });
+        let look = match (self.pace.is_brisk(Instant::now()), std::mem::take(&mut self.unasked)) {
+            (true, _) => Look::Brisk,
+            (false, true) if batch.is_empty() => Look::Unasked,
+            _ => Look::Asked,
+        };
+        let task = self.rounds.spawn(async move { round(&core, &signals, &batch, ask, look).await });
         self.flights.insert(task.id(), flight);
     }
 

@@ -27,6 +27,17 @@ pub(super) struct Round {
     pub(super) wait: Option<Duration>,
 }
 
+/// Why a round looks for work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Something has ended, or somebody says that there is work.
+    Asked,
+    /// Time has passed: most likely there is none, so the cheaper question comes first.
+    Unasked,
+    /// Work comes in so fast that nobody has to wake us.
+    Brisk,
+}
+
 /// Completes `batch` and claims what `ask` has room for; registers first if the database forgot us. Where nothing was
 /// there, the database is told that we wait for producers to wake us, unless work comes in briskly.
 pub(super) async fn round(
@@ -34,12 +45,18 @@ pub(super) async fn round(
     signals: &Signals,
     batch: &[Finished],
     ask: Option<Ask>,
-    brisk: bool,
+    look: Look,
 ) -> Result<Round> {
     if signals.unknown.load(Ordering::Relaxed) {
         let (command, _) = core.register().await?;
         signals.unknown.store(false, Ordering::Relaxed);
         signals.obey(command);
+    }
+    if look == Look::Unasked && ask.is_some() {
+        let wait = told_to_wait(core, signals).await?;
+        if wait.is_some_and(|wait| !wait.is_zero()) {
+            return Ok(Round { wait, ..Round::default() });
+        }
     }
     let answer = match exchange(core, batch, ask.as_ref()).await {
         Ok(exchange) => {
@@ -60,16 +77,23 @@ pub(super) async fn round(
             return Err(error);
         }
     };
-    if ask.is_some() && round.claimed.is_empty() && brisk {
-        round.wait = Some(BRISK_LOOK);
-    } else if ask.is_some() && round.claimed.is_empty() {
-        let types = core.task_types.clone();
-        round.wait = core.lines[0]
-            .bounded(CALL_WITHIN, move |c| Box::pin(async move { next_wait(c, &types).await }))
-            .await?;
-        signals.ticked.store(true, Ordering::Relaxed);
+    if ask.is_some() && round.claimed.is_empty() {
+        round.wait = match look {
+            Look::Brisk => Some(BRISK_LOOK),
+            _ => told_to_wait(core, signals).await?,
+        };
     }
     Ok(round)
+}
+
+/// How long nothing is expected; from here on the database knows that we wait.
+async fn told_to_wait(core: &Arc<Core>, signals: &Signals) -> Result<Option<Duration>> {
+    let types = core.task_types.clone();
+    let wait = core.lines[0]
+        .bounded(CALL_WITHIN, move |c| Box::pin(async move { next_wait(c, &types).await }))
+        .await?;
+    signals.ticked.store(true, Ordering::Relaxed);
+    Ok(wait)
 }
 
 async fn exchange(core: &Arc<Core>, batch: &[Finished], ask: Option<&Ask>) -> Result<Exchange> {

@@ -32,6 +32,7 @@ mod rights;
 mod schedules_sql;
 mod seeds;
 mod sql_types;
+mod stretch;
 mod transitions;
 mod triggers;
 mod types;

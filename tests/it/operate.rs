@@ -3,6 +3,7 @@
 mod cancel;
 mod deadline;
 mod forget;
+mod large;
 mod pause;
 mod redrive;
 mod redrive_parts;

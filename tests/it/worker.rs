@@ -2,6 +2,7 @@
 
 mod answers;
 mod fence;
+mod idle;
 mod load;
 mod outage;
 mod stop;
