@@ -67,7 +67,7 @@ pub(super) fn unfold(row: &PgRow, claimed: &mut Vec<Claimed>) -> Result<()> {
             epoch,
             scheduled_for: *nth(&scheduled_for, at),
             idempotency_key: idempotency_key(task_id, phase, split_no, epoch, *nth(&continuations, at)),
-            timeout: nth(&timeouts, at).clone(),
+            timeout: *nth(&timeouts, at),
         });
     }
     Ok(())
