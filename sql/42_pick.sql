@@ -160,7 +160,7 @@ begin
             exit when p_want <= 0 or p_room <= 0;
             v_lane := p_lanes[i];
             v_slot := divvy.lane_slot(v_lane);
-            continue when v_pass = 2 and not v_lane = any (v_cut);
+            continue when (v_pass = 2 and not v_lane = any (v_cut)) or (v_lane > 20 and t.limited);   -- written out first
             v_want := case v_pass when 1 then divvy.share_of_lane(p_lanes, i, p_want) else p_want end;
             if v_want < p_want then
                 v_cut := v_cut || v_lane;
@@ -223,6 +223,7 @@ begin
     foreach v_lane in array '{0,1,11,21,2,12,22,3,13,23,4,14,24}'::smallint[] loop
         exit when p_want <= 0 or p_room <= 0;
         continue when p_positions[divvy.lane_slot(v_lane)] <= p_marks[divvy.lane_slot(v_lane)];
+        continue when v_lane > 20 and t.limited;
         if v_lane > 20 then
             foreach p in array divvy.pick_stretches(t, v_lane, p_marks[divvy.lane_slot(v_lane)], p_positions[divvy.lane_slot(v_lane)], p_want, p_room) loop
                 p_want := p_want - cardinality(p.split_ids);

@@ -40,6 +40,9 @@ pub const DATABASE: &str = "divvy";
 /// How long to wait for another process that is starting or stopping the server.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(180);
 
+/// The watchdog, too, holds the users' lock while it looks whether they are gone, but not for longer than this.
+const GLANCE_MAX: Duration = Duration::from_secs(1);
+
 /// The right to use the private server; while it lives the server runs.
 #[derive(Debug)]
 pub struct Embedded {
@@ -179,7 +182,8 @@ async fn with_nobody_else(
     let start = cluster.lock("start.lock")?;
     start.exclusive_within(LOCK_WAIT_MAX).await?;
     let users = cluster.lock("users.lock")?;
-    if !users.try_exclusive()? && !force {
+    let alone = users.exclusive_within(GLANCE_MAX).await;
+    if alone.is_err() && !force {
         return Err(Error::new(
             ErrorKind::Busy,
             format!(
