@@ -46,11 +46,12 @@ begin
     return p_parts;
 end $$;
 
--- Whether a token holds a split, written down or not.
+-- Whether a token holds a split, written down or not. Here and elsewhere a lease is looked up by its token with conditions that
+-- tempt the planner to no other index: those keep the entries of every lease there was, as long as an old snapshot wants them.
 create or replace function divvy.holds(u divvy.unit, p_token bigint) returns boolean
 language sql stable as $$
     select (u.state = 'running' and u.token = p_token)
-        or (u.state = 'ready' and exists (select from divvy.lease l where l.token = p_token and not l.written
+        or (u.state = 'ready' and exists (select from divvy.lease l where l.token = p_token and l.written is not true
             and l.hi_key >= u.key and l.lo_key <= u.key and u.id = any (l.split_ids)))
 $$;
 
@@ -180,6 +181,9 @@ set enable_seqscan = off set plan_cache_mode = force_generic_plan set jit = off 
 declare
     v_now timestamptz := divvy.clock();
     v_command text;
+    v_rowless bigint[];   -- what is held without a row, ascending; by whom, and of which task
+    v_tokens bigint[];
+    v_tasks bigint[];
 begin
     perform divvy.check_batch('heartbeat', split_ids, tokens);
     update divvy.worker w set seen_at = v_now where w.id = heartbeat.worker returning w.command into v_command;
@@ -190,13 +194,15 @@ begin
     update divvy.lease l set lease_until = least(v_now + coalesce(heartbeat.lease, l.length), l.deadline_at),
         length = coalesce(heartbeat.lease, l.length)
     where l.token = any (tokens) and l.deadline_at > v_now;
+    select array_agg(x.id order by x.id), array_agg(x.token order by x.id), array_agg(x.share_of order by x.id) into v_rowless, v_tokens, v_tasks
+    from (select i as id, l.token, l.share_of from divvy.lease l, unnest(divvy.rowless_of(l, l.split_ids)) i
+        where l.token = any (tokens) and l.lane > 20) x;
     return query
     select g.id, case when k.id is null then 'lost' when k.cancel_requested_at is not null then 'cancel' else 'ok' end
-    from unnest(split_ids, tokens) as g (id, token)
+    from (select a.id, a.token, width_bucket(a.id, v_rowless) as place from unnest(split_ids, tokens) as a (id, token)) g
     left join divvy.unit u on u.id = g.id and divvy.holds(u, g.token)
-    left join divvy.lease l on l.token = g.token and l.share_of is not null and not l.written and g.id = any (l.split_ids)
-        and divvy.rowless_of(l, array[g.id]) <> '{}'
-    left join divvy.task k on k.id = coalesce(u.share_of, u.id, l.share_of);
+    left join divvy.task k on k.id = coalesce(u.share_of, u.id,
+        case when v_rowless[g.place] = g.id and v_tokens[g.place] = g.token then v_tasks[g.place] end);
     return query select null::bigint, v_command;
 end $$;
 

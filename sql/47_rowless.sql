@@ -35,14 +35,14 @@ end $$;
 create or replace function divvy.rowless_of(l divvy.lease, p_ids bigint[]) returns bigint[]
 language plpgsql stable set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off set enable_hashjoin = on as $$
 declare
-    v_seen bigint[] := l.split_ids;
+    v_seen constant bigint[] := l.split_ids;
     v_first int := p_ids[1] - l.id_base;
     v_last int := p_ids[cardinality(p_ids)] - l.id_base;
     v_ended int8multirange;
     v_rows bigint[];
 begin
-    select * into l from divvy.lease x where x.token = l.token and x.task_type = l.task_type and x.lane = l.lane and not x.written;
-    if not found then
+    select * into l from divvy.lease x where x.token = l.token and x.task_type = l.task_type and x.lane = l.lane;
+    if not found or l.written or l.share_of is null then
         return '{}';
     end if;
     select range_agg(int8range(e.id_base + e.first_no, e.id_base + e.last_no, '[]')) into v_ended from divvy.ended e
@@ -111,9 +111,8 @@ language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = 
 declare
     l divvy.lease;
 begin
-    for l in select * from divvy.lease x where x.token = any (p_tokens) and x.share_of is not null and not x.written and x.split_ids && p_ids
-        order by x.token
-    loop
+    for l in select * from divvy.lease x where x.token = any (p_tokens) and x.lane > 20 and x.split_ids && p_ids order by x.token loop
+        continue when l.written;
         perform divvy.lock_rowless(l.token, true);
         perform divvy.write_out(l, array(select i from unnest(p_ids) i where i = any (l.split_ids)));
     end loop;

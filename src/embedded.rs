@@ -182,8 +182,11 @@ async fn with_nobody_else(
     let start = cluster.lock("start.lock")?;
     start.exclusive_within(LOCK_WAIT_MAX).await?;
     let users = cluster.lock("users.lock")?;
-    let alone = users.exclusive_within(GLANCE_MAX).await;
-    if alone.is_err() && !force {
+    let alone = match users.exclusive_within(GLANCE_MAX).await {
+        Err(error) if error.kind() != ErrorKind::Busy => return Err(error),
+        looked => looked.is_ok(),
+    };
+    if !alone && !force {
         return Err(Error::new(
             ErrorKind::Busy,
             format!(
