@@ -76,6 +76,7 @@ create or replace function divvy.pick_stretches(t divvy.task_type, p_lane smalli
 returns divvy.part[] language plpgsql as $$
 declare
     v_width constant int := 16;
+    v_from constant bigint := p_from;
     v_parts divvy.part[] := '{}';
     v_lo bigint;
     v_hi bigint;
@@ -114,8 +115,11 @@ begin
             p_room := p_room - p.bytes;
         end loop;
     end loop;
+    -- The next claim begins at what was passed over: a task that came first may have had its part by another stretch.
+    v_hi := least(v_hi, (select z.key - 1 from divvy.stretch z
+        where z.task_type = t.name and z.lane = p_lane and z.key > v_from and z.key < v_hi and z.first_no <= z.last_no order by z.key limit 1));
     for i in 1 .. cardinality(v_parts) loop
-        v_parts[i].lo_key := v_lo;
+        v_parts[i].lo_key := least(v_lo, v_hi);
         v_parts[i].hi_key := v_hi;
     end loop;
     return v_parts;
