@@ -60,3 +60,6 @@ create table divvy.ended (
 );
 
 insert into divvy.lane (task_type, lane) select name, l from divvy.task_type, unnest('{21,22,23,24}'::int[]) l on conflict do nothing;
+
+-- Functions of the rules that have other arguments from here on.
+drop function if exists divvy.insert_shares(divvy.task, int, jsonb[], timestamptz), divvy.take_waiting(bigint, boolean);

@@ -62,7 +62,7 @@ create table divvy.calendar_date (
 );
 
 -- Functions of the rules that have other arguments or results from here on.
-drop function if exists divvy.plan_schedule(bigint, timestamptz, timestamptz, timestamptz[]), divvy.schedules_to_plan(int),
+drop function if exists divvy.plan_schedule(bigint, timestamptz, timestamptz, timestamptz[]), divvy.schedules_to_plan(int), divvy.next_moment(divvy.schedule, timestamptz),
     divvy.fire_schedule(divvy.schedule, timestamptz), divvy.make_fire(divvy.schedule, timestamptz, text, timestamptz),
     divvy.decide_moment(divvy.schedule, timestamptz, text, bigint, text, timestamptz, text),
     divvy.advance_schedule(divvy.schedule, timestamptz, int, bigint), divvy.trigger_schedule(text);
