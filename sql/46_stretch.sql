@@ -59,7 +59,7 @@ begin
             v_payloads := v_payloads || g.payloads[greatest(p_first, g.first_no) - g.first_no + 1 : p_last - g.first_no + 1];
         end if;
     end loop;
-    return v_payloads;
+    return v_payloads || array_fill(null::jsonb, array[greatest(p_last - p_first + 1 - cardinality(v_payloads), 0)]);
 end $$;
 
 create or replace function divvy.payload_of(p_task bigint, p_no int) returns jsonb
@@ -137,9 +137,6 @@ declare
 begin
     select * into k from divvy.task x where x.id = s.share_of;
     v_payloads := divvy.payloads_of(k.id, s.first_no, s.first_no + p_want - 1);
-    if cardinality(v_payloads) < p_want then
-        v_payloads := array_fill(null::jsonb, array[p_want]);   -- somebody deleted them
-    end if;
     v_own := divvy.answer_bytes(k.payload) + divvy.answer_bytes(k.headers);
     select max(x.n), max(x.total) into n, p.bytes
     from (select y.n, sum(v_own + divvy.answer_bytes(y.payload)) over (rows unbounded preceding) as total

@@ -69,6 +69,20 @@ async fn a_small_task_waits_at_most_two_claim_rounds_for_a_million_splits_that_c
 }
 
 #[tokio::test]
+async fn a_small_task_has_its_turn_behind_more_large_ones_than_a_claim_looks_at() {
+    let (_db, mut hand) = bench().await;
+    for _ in 0..8 {
+        hand.divided("x", 100_000).await;
+    }
+    let small = hand.divided("x", SPLITS).await;
+    let mut of_small = 0;
+    for _ in 0..30 {
+        of_small += hand.claim("x", 80).await.iter().filter(|split| split.task_id == small).count();
+    }
+    assert_eq!(of_small, SPLITS as usize);
+}
+
+#[tokio::test]
 async fn tasks_of_any_size_have_equal_parts_of_a_claim() {
     let (_db, mut hand) = bench().await;
     let tasks = [hand.divided("x", 5_000).await, hand.divided("x", 60).await, hand.divided("x", 1_500).await];
@@ -123,6 +137,27 @@ async fn a_lease_that_ends_gives_back_what_has_not_ended_and_nothing_else() {
     assert!(hand.complete_many(&again).await.iter().all(|verdict| verdict == "ok"));
     assert_eq!(hand.status(task).await, "succeeded");
     assert_eq!(hand.count("divvy.lease").await, 0);
+}
+
+#[tokio::test]
+async fn a_lease_of_which_a_split_ends_in_an_open_transaction_is_left_alone_until_that_commits() {
+    let db = TestDb::new().await;
+    let clock = Clock::stop(&db).await;
+    let (mut hand, mut first, mut duty) = (Hand::new(&db).await, Hand::new(&db).await, Hand::new(&db).await);
+    hand.declare("x", r#"{"lease": "5 s", "backoff": {"kind": "fixed", "base": 0, "jitter": 0}}"#).await;
+    let task = hand.divided("x", SPLITS).await;
+    let splits = hand.claim("x", SPLITS as usize).await;
+    // The first to end one has the lease's row; the second does not get it, and is still open when it is free again.
+    first.run("begin").await;
+    assert_eq!(first.complete(&splits[5]).await, "ok");
+    hand.run("begin").await;
+    assert_eq!(hand.complete(&splits[6]).await, "ok");
+    first.run("commit").await;
+    let_time_pass(&clock, &mut duty, 20).await;
+    assert_eq!(statuses(&mut duty, task).await, ["1 succeeded", "39 running"]);
+    hand.run("commit").await;
+    let_time_pass(&clock, &mut duty, 5).await;
+    assert_eq!(statuses(&mut duty, task).await, ["2 succeeded", "38 ready"]);
 }
 
 #[tokio::test]
