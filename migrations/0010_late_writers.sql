@@ -31,5 +31,5 @@ update divvy.low_water set seen_key = verified_key;
 -- Functions of the rules that are no more, or have other arguments from here on.
 drop function if exists divvy.writers(), divvy.prepared_writer(), divvy.own_transaction(), divvy.raise_marks(text),
     divvy.pick_stragglers(divvy.task_type, bigint[], bigint[], int, bigint), divvy.frontiers(text, bigint[]),
-    divvy.candidates(text, int, bigint, int, bigint[]),
+    divvy.pick_type(divvy.task_type, int, bigint, timestamptz), divvy.candidates(text, int, bigint, int, bigint[]),
     divvy.choose(divvy.task_type, smallint, bigint, int, bigint, bigint[], bigint[], text[], text);

@@ -196,8 +196,9 @@ end $$;
 
 -- Whether something of the type is ready and leased to nobody.
 create or replace function divvy.has_ready(p_type text) returns boolean
-language sql stable as $$
-    select exists (select from (
+language plpgsql stable as $$
+begin
+    return exists (select from (
             select l.lane, l.mark as from_key, 9223372036854775807 as to_key from divvy.lane l where l.task_type = p_type
             union all
             select b.lane, b.from_key, b.to_key from divvy.behind b where b.task_type = p_type) n
@@ -211,8 +212,8 @@ language sql stable as $$
         else exists (select from divvy.share s where s.task_type = p_type and s.lane = n.lane
             and s.claim_key > n.from_key and s.claim_key <= n.to_key and s.state = 'ready'
             and not exists (select from divvy.lease l where l.task_type = p_type and l.lane = n.lane and not l.written
-                and l.hi_key >= s.claim_key and l.lo_key <= s.claim_key and s.id = any (l.split_ids))) end)
-$$;
+                and l.hi_key >= s.claim_key and l.lo_key <= s.claim_key and s.id = any (l.split_ids))) end);
+end $$;
 
 create or replace function divvy.small_tick(p_now timestamptz) returns void
 language plpgsql as $$
