@@ -209,7 +209,11 @@ begin
     select e.share_of, 'succeeded', e.token into share_of, state, token from divvy.ended e
     where int8range(e.id_base + e.first_no, e.id_base + e.last_no, '[]') @> p_id;
     if not found then
-        select s.share_of, 'ready' into share_of, state from divvy.stretch_of(p_id) s where s.share_of is not null;
+        select s.share_of, case when s.lane < 0 then 'delayed' else 'ready' end into share_of, state
+        from divvy.stretch_of(p_id) s where s.share_of is not null;
+    end if;
+    if not found then
+        select d.share_of, d.state into share_of, state from divvy.dropped_of(p_id) d where d.share_of is not null;
     end if;
 end $$;
 
@@ -294,6 +298,11 @@ language sql stable rows 1000 set enable_seqscan = off as $$
             select * from divvy.ended y where y.share_of = p_task
                 and y.first_no >= coalesce((select max(z.first_no) from divvy.ended z where z.share_of = p_task and z.first_no <= p_after), 0)
             order by y.first_no limit p_max) e, generate_series(greatest(e.first_no, p_after + 1), e.last_no) n
+        order by n limit p_max)
+        union all
+        (select n, d.state::text, null, null from (
+            select * from divvy.dropped y where y.share_of = p_task and y.last_no > p_after order by y.first_no limit p_max) d,
+            generate_series(greatest(d.first_no, p_after + 1), least(d.last_no, greatest(d.first_no, p_after + 1) + p_max - 1)) n
         order by n limit p_max)) x
     order by x.no limit p_max
 $$;

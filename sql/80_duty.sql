@@ -327,7 +327,9 @@ begin
             select max(e.id_base + e.last_no) from divvy.ended e
             where int8range(e.id_base + e.first_no, e.id_base + e.last_no, '[]') && int8range(q.seqmin, q.seqmax)
             union all
-            select max(s.id_base + s.last_no) from divvy.stretch s where s.id_base + s.last_no between q.seqmin and q.seqmax) x;
+            select max(s.id_base + s.last_no) from divvy.stretch s where s.id_base + s.last_no between q.seqmin and q.seqmax
+            union all
+            select max(d.id_base + d.last_no) from divvy.dropped d where d.id_base + d.last_no between q.seqmin and q.seqmax) x;
         v_highest := v_highest - (v_highest - q.seqmin) % q.seqincrement;
         if v_highest > coalesce(q.last, 0) then
             perform setval(v_name::regclass, v_highest);
@@ -354,6 +356,7 @@ begin
     delete from divvy.stretch s where s.share_of = any (v_ids);
     delete from divvy.given g where g.share_of = any (v_ids);
     delete from divvy.ended e where e.share_of = any (v_ids);
+    delete from divvy.dropped d where d.share_of = any (v_ids);
     delete from divvy.split_log l where l.split_id = any (v_shares || v_ids);
     delete from divvy.attempt a where a.task_id = any (v_ids);
     delete from divvy.share s where s.id = any (v_shares);

@@ -28,6 +28,7 @@ pub const MIGRATIONS: &[Source] = sources![
     "migrations/0003_limits.sql",
     "migrations/0004_stretches.sql",
     "migrations/0005_schedules.sql",
+    "migrations/0006_dropped.sql",
 ];
 
 /// The rules: functions and views, in the order in which they are applied.
@@ -43,6 +44,7 @@ pub const RULES: &[Source] = sources![
     "sql/45_lease.sql",
     "sql/46_stretch.sql",
     "sql/47_rowless.sql",
+    "sql/48_dropped.sql",
     "sql/50_complete.sql",
     "sql/55_attempt.sql",
     "sql/60_reduce.sql",
