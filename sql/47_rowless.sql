@@ -194,27 +194,9 @@ $$;
 
 -- What a split is that has no row: its task, its state, and the token that holds it or ended it. Null: there is none.
 create or replace function divvy.rowless(p_id bigint, out share_of bigint, out state divvy.split_status, out token bigint)
-language plpgsql stable set enable_seqscan = off as $$
-declare
-    l divvy.lease;
+language plpgsql stable as $$
 begin
-    for l in select * from divvy.lease x where x.share_of is not null and not x.written and p_id = any (x.split_ids) loop
-        if divvy.rowless_of(l, array[p_id]) <> '{}' then
-            share_of := l.share_of;
-            state := 'running';
-            token := l.token;
-            return;
-        end if;
-    end loop;
-    select e.share_of, 'succeeded', e.token into share_of, state, token from divvy.ended e
-    where int8range(e.id_base + e.first_no, e.id_base + e.last_no, '[]') @> p_id;
-    if not found then
-        select s.share_of, case when s.lane < 0 then 'delayed' else 'ready' end into share_of, state
-        from divvy.stretch_of(p_id) s where s.share_of is not null;
-    end if;
-    if not found then
-        select d.share_of, d.state into share_of, state from divvy.dropped_of(p_id) d where d.share_of is not null;
-    end if;
+    select r.share_of, r.state, r.token into share_of, state, token from divvy.rowless_by_id(p_id) r;
 end $$;
 
 -- The stretch in which a split lies.

@@ -36,7 +36,7 @@ where t.limited and (
         where w.cap <= (select sum(r.n) from divvy.rate_use r where r.task_type = t.name
             and r.at > divvy.clock() - make_interval(secs => (t.rate ->> 'per')::double precision * w.cap / (t.rate ->> 'count')::int))));
 
--- Every split there is now: shares, and tasks that are their own plan, reduce or only split.
+-- Every split there is now: shares, and tasks that are their own plan, reduce or only split. One by its id: divvy.split_by_id.
 create or replace view divvy.split as
 select u.id, u.task_id, u.task_type, u.phase::text as phase, u.split_no,
     -- A paused type claims nothing: what is ready of it waits for the pause to end. A full one waits for its limit.
@@ -47,21 +47,22 @@ select u.id, u.task_id, u.task_type, u.phase::text as phase, u.split_no,
     u.priority, u.due_at, u.attempt + (u.state = 'running' or l.id is not null)::int as attempt,
     u.attempt_base + coalesce(u.max_attempts, t.max_attempts) as max_attempts,
     u.crashes, u.continuation, coalesce(l.token, u.token) as token, coalesce(l.worker, u.worker) as worker,
-    coalesce(l.claimed_at, u.started_at) as started_at, u.finished_at, u.progress, u.checkpoint, u.payload, u.result, u.error, u.group_key
+    coalesce(l.claimed_at, u.started_at) as started_at, u.finished_at, u.progress, u.checkpoint, u.payload, u.result, u.error, u.group_key,
+    u.has_row
 from (
     -- Arms of their own, so that a look at one task's splits finds them by index.
     select k.id as task_id, k.id, k.key, k.task_type, k.phase, k.split_no, k.state, k.reason, k.priority, k.due_at, k.attempt, k.attempt_base, k.max_attempts,
-        k.crashes, k.continuation, k.token, k.worker, k.started_at, k.finished_at, k.progress, k.checkpoint, k.payload, k.result, k.error, k.group_key
+        k.crashes, k.continuation, k.token, k.worker, k.started_at, k.finished_at, k.progress, k.checkpoint, k.payload, k.result, k.error, k.group_key, true as has_row
     from divvy.task k
     union all
     select s.share_of, s.id, s.key, s.task_type, s.phase, s.split_no, s.state, s.reason, s.priority, s.due_at, s.attempt, s.attempt_base, s.max_attempts,
         s.crashes, s.continuation, s.token, s.worker, s.started_at, s.finished_at, s.progress, s.checkpoint,
-        s.payload, s.result, s.error, s.group_key
+        s.payload, s.result, s.error, s.group_key, true
     from divvy.share s
     union all
     select r.share_of, r.id, null, k.task_type, 'execute', r.split_no, r.state, r.reason, k.priority,
         case when r.state = 'delayed' then coalesce(k.paused_until, r.due_at) else r.due_at end, (r.state = 'succeeded')::int, 0, k.max_attempts,
-        0::smallint, 0, r.token, r.worker, r.started_at, r.finished_at, null, null, divvy.payload_of(r.share_of, r.split_no), r.result, null, k.group_key
+        0::smallint, 0, r.token, r.worker, r.started_at, r.finished_at, null, null, divvy.payload_of(r.share_of, r.split_no), r.result, null, k.group_key, false
     from divvy.rowless_split r join divvy.task k on k.id = r.share_of) u
 left join divvy.task_type t on t.name = u.task_type
 left join divvy.leased_split l on l.id = u.id and u.state = 'ready' and u.key between l.lo_key and l.hi_key

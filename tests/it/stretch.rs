@@ -1,6 +1,7 @@
 //! Large tasks: splits that are no rows until something befalls them, and nobody notices.
 
 mod dropped;
+mod lookup;
 
 use crate::lease::let_time_pass;
 use crate::support::clock::Clock;

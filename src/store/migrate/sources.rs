@@ -57,6 +57,7 @@ pub const RULES: &[Source] = sources![
     "sql/79_calendar.sql",
     "sql/80_duty.sql",
     "sql/90_views.sql",
+    "sql/92_lookup.sql",
     "sql/99_rights.sql",
 ];
 
