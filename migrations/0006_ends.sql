@@ -11,3 +11,12 @@ create table divvy.dropped (
     primary key (share_of, first_no)
 );
 create index dropped_id_idx on divvy.dropped ((id_base + last_no));
+
+-- Retention (sql/82_prune.sql): beside the walk's front a round from the lowest id, now and then.
+alter table divvy.walk
+    add round_id bigint,                       -- where a round under way goes on
+    add round_size bigint not null default 0,  -- how many tasks it has looked at
+    add next_round_at timestamptz not null default '-infinity';
+
+-- Functions of the rules that are gone from here on.
+drop function if exists divvy.past_retention(int, timestamptz);
