@@ -27,7 +27,8 @@ begin
     return v_done;
 end $$;
 
--- Moves the front on, and where that finds too little a round. A call looks at five times as many tasks as it may delete.
+-- Moves the front on, and where that finds too little a round. A call looks at five times as many tasks and rows of splits as
+-- it may delete tasks.
 create or replace function divvy.prune_tasks(p_max int, p_now timestamptz) returns int
 language plpgsql as $$
 declare
@@ -43,7 +44,7 @@ begin
         exit when v_page.looked_at = 0;   -- those that are left are young
         w.at_id := v_page.last_id;
         v_done := v_done + v_page.gone;
-        v_left := v_left - v_page.looked_at;
+        v_left := v_left - v_page.work;
     end loop;
     if w.round_id is null and w.next_round_at <= p_now then
         w.round_id := 0;
@@ -54,7 +55,7 @@ begin
         w.round_id := case when v_page.looked_at > 0 then v_page.last_id end;
         w.round_size := w.round_size + v_page.looked_at;
         v_done := v_done + v_page.gone;
-        v_left := v_left - v_page.looked_at;
+        v_left := v_left - v_page.work;
         if w.round_id is null then
             -- A look takes less than a microsecond: rounds take one of a hundred at most.
             w.next_round_at := p_now + greatest(interval '1 min', w.round_size * interval '100 us');
@@ -67,14 +68,15 @@ begin
 end $$;
 
 -- One page of the walk: p_max tasks after p_from, up to p_to; null: the front, which stops where a task is young. Says how many it
--- looked at, the last of them, and how many it deleted.
+-- looked at, the last of them, how many it deleted, and what that was with rows of splits.
 create or replace function divvy.prune_page(p_from bigint, p_to bigint, p_max int, p_now timestamptz,
-    out last_id bigint, out looked_at int, out gone int)
+    out last_id bigint, out looked_at int, out gone int, out work int)
 language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
     v_ids bigint[];
 begin
     gone := 0;
+    work := 0;
     select max(x.id), count(*) into last_id, looked_at
     from (select t.id from divvy.task t where t.id > p_from and t.id <= coalesce(p_to, 9223372036854775807) order by t.id limit p_max) x;
     -- Ids follow the time, so mostly a page is old or young as a whole.
@@ -94,7 +96,7 @@ begin
     if looked_at > 0 then
         v_ids := divvy.delete_tasks(p_from, last_id, p_now, p_to is not null);
         gone := cardinality(v_ids);
-        perform divvy.delete_theirs(p_from, last_id, v_ids);
+        work := looked_at + divvy.delete_theirs(p_from, last_id, v_ids);
     end if;
 end $$;
 
@@ -152,13 +154,14 @@ exception when lock_not_available then
 end $$;
 
 -- Deletes what deleted tasks leave. Their ids are in one piece of the walk, so one look at a table tells that there is nothing.
-create or replace function divvy.delete_theirs(p_after bigint, p_to bigint, p_ids bigint[]) returns void
+-- Returns how many rows of splits.
+create or replace function divvy.delete_theirs(p_after bigint, p_to bigint, p_ids bigint[]) returns int
 language plpgsql set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_generic_plan set jit = off as $$
 declare
     v_shares bigint[];
 begin
     if p_ids = '{}' then
-        return;
+        return 0;
     end if;
     if exists (select from divvy.share s where s.share_of > p_after and s.share_of <= p_to) then
         with gone as (delete from divvy.share s where s.share_of = any (p_ids) returning s.id)
@@ -185,4 +188,5 @@ begin
     if v_shares is not null and exists (select from divvy.split_log) then
         delete from divvy.split_log l where l.split_id = any (v_shares);
     end if;
+    return coalesce(cardinality(v_shares), 0);
 end $$;
