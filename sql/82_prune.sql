@@ -1,8 +1,8 @@
 -- Retention (docs/adr/0012): what has ended and was kept as long as its type says is deleted. A walk over the tasks in the order
 -- of their ids, so no index is needed on their ends, which every completion would have to write.
 --
--- The walk has a front: below it nothing comes to its time within the hour, but for tasks that are kept longer than others or
--- ended long after they came. Those are found by rounds from the lowest id to the front, the rarer the more there is to look at.
+-- The walk has a front, an hour at most behind the age of the shortest retention: below it nothing comes to its time soon, but for tasks
+-- that are kept longer than others or ended long after they came. Those are found by rounds from the lowest id to the front, the rarer the more there is to look at.
 
 -- Deletes what is past its retention: ended tasks with all that is theirs; workers not seen for an hour; events and fires after
 -- 90 days. Returns how many tasks went.
@@ -100,17 +100,22 @@ begin
     end if;
 end $$;
 
--- Whether the front has to wait for a task: it is younger than any retention, or may go within the hour. An open one is taken
--- to end within an hour of its coming. (In PL/pgSQL, which keeps its plan.)
+-- Whether the front has to wait for a task: it is younger than any retention, or a little older and may go within the hour. An
+-- open one is taken to end within an hour of its coming. What is older still never holds the front. (In PL/pgSQL, which keeps its plan.)
 create or replace function divvy.is_young(k divvy.task, p_now timestamptz) returns boolean
 language plpgsql stable as $$
 declare
-    v_age interval := (select min(least(t.retention_succeeded, t.retention_others)) from divvy.task_type t);
-    v_goes_at timestamptz := coalesce(k.finished_at, k.created_at + interval '1 hour') + (
+    v_hour constant interval := '1 hour';
+    v_from timestamptz := p_now - (select min(least(t.retention_succeeded, t.retention_others)) from divvy.task_type t);
+    v_goes_at timestamptz;
+begin
+    if k.created_at > v_from or k.created_at <= v_from - v_hour then
+        return k.created_at > v_from;
+    end if;
+    v_goes_at := coalesce(k.finished_at, k.created_at + v_hour) + (
         select case when k.finished_at is null or k.status = 'succeeded' then t.retention_succeeded else t.retention_others end
         from divvy.task_type t where t.name = k.task_type);
-begin
-    return k.created_at > p_now - v_age or coalesce(v_goes_at > p_now and v_goes_at <= p_now + interval '1 hour', false);
+    return coalesce(v_goes_at > p_now and v_goes_at <= p_now + v_hour, false);
 end $$;
 
 -- Deletes the tasks of a piece of the walk that were kept long enough; p_undeclared: also those whose type was dropped since, as

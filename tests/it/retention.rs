@@ -103,6 +103,26 @@ async fn what_is_kept_longer_holds_up_nothing_behind_it() {
 }
 
 #[tokio::test]
+async fn a_type_that_is_kept_shortly_does_not_wait_for_the_older_tasks_of_another() {
+    let (db, clock, mut hand) = bench().await;
+    hand.run("select divvy.drop_task_type('day')").await;
+    // One each half an hour, the oldest of which go just now, one after the other.
+    for _ in 0..20 {
+        ended(&mut hand, "week", 1).await;
+        clock.advance(HOUR / 2).await;
+    }
+    clock.advance(HOUR * (7 * 24 - 9)).await;
+    prune(&mut hand, 100).await;
+    assert_eq!(kept(&mut hand).await, ["17 week succeeded"]);
+    let mut hand = Hand::new(&db).await;
+    hand.declare("hour", r#"{"retention": {"succeeded": "1 hour"}}"#).await;
+    ended(&mut hand, "hour", 10).await;
+    clock.advance(HOUR).await;
+    prune(&mut hand, 100).await;
+    assert_eq!(kept(&mut hand).await, ["15 week succeeded"]);
+}
+
+#[tokio::test]
 async fn a_task_that_somebody_has_locked_stays_and_the_others_go_without_it() {
     let (db, clock, mut hand) = bench().await;
     let mut other = Hand::new(&db).await;
