@@ -28,6 +28,7 @@ mod oracle;
 mod protocol;
 mod races;
 mod reduce;
+mod retention;
 mod rights;
 mod schedules_sql;
 mod seeds;

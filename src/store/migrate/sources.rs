@@ -28,6 +28,7 @@ pub const MIGRATIONS: &[Source] = sources![
     "migrations/0003_limits.sql",
     "migrations/0004_stretches.sql",
     "migrations/0005_schedules.sql",
+    "migrations/0006_ends.sql",
     "migrations/0010_late_writers.sql",
 ];
 
@@ -44,6 +45,7 @@ pub const RULES: &[Source] = sources![
     "sql/45_lease.sql",
     "sql/46_stretch.sql",
     "sql/47_rowless.sql",
+    "sql/48_dropped.sql",
     "sql/50_complete.sql",
     "sql/55_attempt.sql",
     "sql/60_reduce.sql",
@@ -56,7 +58,9 @@ pub const RULES: &[Source] = sources![
     "sql/79_calendar.sql",
     "sql/80_duty.sql",
     "sql/81_mark.sql",
+    "sql/82_prune.sql",
     "sql/90_views.sql",
+    "sql/92_lookup.sql",
     "sql/99_rights.sql",
 ];
 
