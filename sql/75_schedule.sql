@@ -187,7 +187,7 @@ end $$;
 
 -- The k-th beat of a fixed rate; beats are anchored, so none drifts. A month counts as 30 days.
 create or replace function divvy.beat(p_every interval, p_anchor timestamptz, p_k numeric) returns timestamptz
-language sql immutable as $$
+language sql stable as $$
     select p_anchor + make_interval(secs => (extract(epoch from p_every) * p_k)::double precision)
 $$;
 
@@ -274,7 +274,7 @@ $$;
 
 -- How much later than its moment a fire is due: the same for the same schedule and moment, whoever asks.
 create or replace function divvy.jitter_of(s divvy.schedule, p_at timestamptz) returns interval
-language sql immutable as $$
+language sql stable as $$
     select case when s.jitter > interval '0' then make_interval(secs => round(extract(epoch from s.jitter)
         * (('x' || left(encode(sha256(convert_to(s.id || ' ' || (extract(epoch from p_at) * 1000000)::bigint, 'UTF8')), 'hex'), 8))::bit(32)::bigint
             / 4294967296.0), 6)::double precision)

@@ -86,21 +86,20 @@ create or replace function divvy.stop_schedule(s divvy.schedule, p_status divvy.
 language plpgsql as $$
 declare
     d record;
-    f divvy.schedule_fire;
     v_why text := coalesce(p_reason, 'the schedule was ' || p_status);
+    v_last timestamptz;
 begin
     d := divvy.due_moments(s, p_now);
+    v_last := d.moments[cardinality(d.moments)];
     if d.n > cardinality(d.moments) then
         perform divvy.miss_moments(s, '{}', d.n - cardinality(d.moments), d.stretch_from, d.stretch_through, p_now);
     end if;
-    foreach f.fire_at in array d.moments loop
-        f.schedule_id := s.id;
-        f.kind := 'rule';
-        perform divvy.decide_moment(f, 'skipped', null, v_why, p_now);
-    end loop;
+    perform divvy.skip_moments(s, d.moments, v_why, p_now);
     perform divvy.skip_waiting(s.id, v_why, p_now, case p_status when 'cancelled' then '{rule,backfill}'::text[] else '{rule}' end);
     update divvy.schedule x set status = p_status, next_fire_at = null, moment_at = null, reason = p_reason,
-        fired_through = greatest(x.fired_through, d.moments[cardinality(d.moments)])
+        fired_through = greatest(x.fired_through, v_last), planned_from = greatest(x.planned_from, v_last),
+        -- What only a planner can name is skipped when one has: nobody has to wait for it.
+        name_until = case when s.status <> 'refused' and divvy.has_unknown_moments(s, p_now) then p_now end
     where x.id = s.id;
 end $$;
 
@@ -218,9 +217,12 @@ begin
         outcome := 'unchanged';
         return;
     end if;
-    if v_rule and divvy.has_unknown_moments(s, v_now) and s.status <> 'refused' then
-        raise exception using errcode = 'DV004', message = format('%s: moments since %s have to be planned before its rule changes: divvy tick does', v_what, s.planned_from);
-    elsif s.status <> 'refused' and not divvy.has_unknown_moments(s, v_now) then
+    if s.status <> 'refused' then
+        -- What is due fires as the schedule was, so it has to be known.
+        if divvy.has_unknown_moments(s, v_now) then
+            raise exception using errcode = 'DV004', message = format('%s: its moments since %s have to be planned before it changes: '
+                'a leader does within a second while it is active, divvy schedule put does at once', v_what, s.planned_from);
+        end if;
         perform divvy.fire_schedule(s, v_now);
     end if;
     select * into s from divvy.schedule d where d.id = s.id;

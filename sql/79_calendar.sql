@@ -76,10 +76,11 @@ begin
 end $$;
 
 create or replace function divvy.is_working_day(p_calendar text, p_date date) returns boolean
-language sql stable as $$
-    select coalesce((select d.works from divvy.calendar_date d where d.calendar = p_calendar and d.date = p_date),
-        not exists (select from divvy.calendar c where c.name = p_calendar and extract(isodow from p_date) = any (c.weekend)))
-$$;
+language plpgsql stable as $$
+begin
+    return coalesce((select d.works from divvy.calendar_date d where d.calendar = p_calendar and d.date = p_date),
+        not exists (select from divvy.calendar c where c.name = p_calendar and extract(isodow from p_date) = any (c.weekend)));
+end $$;
 
 -- When a moment fires by its calendar, at the same time of another day; null: not at all. And why, where it is not its own time.
 create or replace function divvy.moved_by_calendar(s divvy.schedule, p_at timestamptz, out at timestamptz, out reason text)

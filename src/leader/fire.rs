@@ -11,6 +11,9 @@ use std::collections::VecDeque;
 /// Most schedules planned in one pass.
 const PLAN_MAX: i32 = 500;
 
+/// Most of them while more is due than one pass takes.
+const PLAN_BUSY_MAX: i32 = 25;
+
 /// Most due moments that are named one by one: as many as may wait.
 const DUE_MAX: usize = 1_000;
 
@@ -19,6 +22,9 @@ const LOOK_MAX: usize = 20_000;
 
 /// How far ahead moments are planned, so that they fire also while there is no planner. One always is.
 const AHEAD: TimeDelta = TimeDelta::minutes(10);
+
+/// No two moments of a cron rule are closer.
+const CLOSEST: TimeDelta = TimeDelta::seconds(1);
 
 /// Most moments that are planned ahead.
 const AHEAD_MAX: usize = 30;
@@ -32,27 +38,26 @@ enum Plan {
     Refuse { reason: String },
 }
 
-/// Plans, and makes the tasks of all moments that have come, at most `max` at a time. Returns how many were
-/// planned and how many fired.
+/// Makes the tasks of all moments that have come, of at most `max` schedules, and plans. Returns how many were planned
+/// and how many had something due.
 ///
 /// # Errors
 /// When the database refuses or is lost.
 pub async fn fire(connection: &mut PgConnection, max: i32) -> Result<(usize, i32)> {
-    let mut planned = plan(connection).await?;
+    // What is due goes first: planning takes longer, and there is time for it until the next moment.
     let mut fired = duty::fire_due(&mut *connection, max).await?;
-    // A moment that was planned ahead and is overdue was handed back, for later ones may be due too; and what
-    // has fired needs its next moment.
-    let again = plan(connection).await?;
-    if again > 0 {
-        planned += again;
+    let planned = plan(connection, if fired < max { PLAN_MAX } else { PLAN_BUSY_MAX }).await?;
+    // What had no plan may be due; and so may later moments of what was planned ahead and is overdue, which was
+    // handed back.
+    if planned > 0 {
         fired += duty::fire_due(connection, max).await?;
     }
     Ok((planned, fired))
 }
 
-/// Gives every unplanned cron schedule its next moments, or refuses it. Returns how many it was.
-async fn plan(connection: &mut PgConnection) -> Result<usize> {
-    let schedules = duty::schedules_to_plan(&mut *connection, PLAN_MAX, None).await?;
+/// Gives unplanned cron schedules their next moments, or refuses them. Returns how many it was.
+async fn plan(connection: &mut PgConnection, max: i32) -> Result<usize> {
+    let schedules = duty::schedules_to_plan(&mut *connection, max, None).await?;
     let count = schedules.len();
     plan_these(connection, schedules).await;
     Ok(count)
@@ -146,7 +151,8 @@ fn decide(schedule: &Unplanned) -> Plan {
         } else if ahead.is_empty() || (at <= horizon && ahead.len() < AHEAD_MAX) {
             ahead.push(at);
         } else {
-            plan.planned_through = Some(last);
+            // Up to the one that is not named.
+            plan.planned_through = Some(at - CLOSEST);
             break;
         }
         last = at;
@@ -192,13 +198,13 @@ mod tests {
     #[test]
     fn what_is_not_due_yet_is_planned_and_no_further_than_needed() {
         let plan = planned(&schedule("0 * * * *", "12:00:00", "12:00:01"));
-        assert_eq!((plan.moments, plan.planned_through), (vec![at("13:00:00")], Some(at("13:00:00"))));
+        assert_eq!((plan.moments, plan.planned_through), (vec![at("13:00:00")], Some(at("13:59:59"))));
     }
 
     #[test]
     fn what_comes_soon_is_planned_ahead() {
         let plan = planned(&schedule("* * * * *", "12:00:00", "12:00:01"));
-        assert_eq!((plan.moments.len(), plan.planned_through), (10, Some(at("12:10:00"))));
+        assert_eq!((plan.moments.len(), plan.planned_through), (10, Some(at("12:10:59"))));
         let plan = planned(&schedule("* * * * * *", "12:00:00", "12:00:01"));
         assert_eq!((plan.moments.len(), plan.planned_through), (1 + AHEAD_MAX, Some(at("12:00:31"))));
     }

@@ -28,6 +28,7 @@ pub const MIGRATIONS: &[Source] = sources![
     "migrations/0003_limits.sql",
     "migrations/0004_stretches.sql",
     "migrations/0005_schedules.sql",
+    "migrations/0007_unnamed_moments.sql",
 ];
 
 /// The rules: functions and views, in the order in which they are applied.
@@ -50,6 +51,7 @@ pub const RULES: &[Source] = sources![
     "sql/75_schedule.sql",
     "sql/76_fire.sql",
     "sql/76_fire_many.sql",
+    "sql/76_plan.sql",
     "sql/77_overlap.sql",
     "sql/78_edit.sql",
     "sql/79_calendar.sql",

@@ -7,13 +7,11 @@ use crate::support::program::divvy_on;
 use crate::support::race::until;
 use crate::support::wire::Wire;
 use chrono::{DateTime, Utc};
-use divvy::leader::Leader;
 use rand::RngExt;
 use sqlx::PgPool;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 /// How long a usual run lasts.
 const SECONDS: u64 = 12;
@@ -64,36 +62,40 @@ fn serve(wire: &Wire) -> Child {
     serve.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
+/// What befalls a candidate.
+const BLOWS: [&str; 4] = ["killed", "stopped", "cut off", "all connections ended"];
+
 /// One blow: a candidate is killed and replaced, stopped for a while, or its wire is cut for a while; or the server
-/// ends every connection. Every other one hits who leads.
-async fn strike(db: &TestDb, candidates: &mut [Candidate], number: usize) {
+/// ends every connection. Three of four hit who leads. Returns which it was.
+async fn strike(db: &TestDb, candidates: &mut [Candidate], number: usize) -> usize {
     let leads = leads(db).await;
     let leader = candidates.iter().position(|candidate| candidate.name() == leads);
-    let victim =
-        leader.filter(|_| number.is_multiple_of(2)).unwrap_or(rand::rng().random_range(0..candidates.len()));
-    let victim = &mut candidates[victim];
-    match rand::rng().random_range(0..4) {
-        0 => {
+    let any = rand::rng().random_range(0..candidates.len());
+    let victim = &mut candidates[leader.filter(|_| number % 4 != 3).unwrap_or(any)];
+    let blow = rand::rng().random_range(0..BLOWS.len());
+    match BLOWS[blow] {
+        "killed" => {
             victim.serve.kill().unwrap();
             victim.serve.wait().unwrap();
             victim.serve = serve(&victim.wire);
         }
-        1 => {
+        "stopped" => {
             victim.signal(rustix::process::Signal::STOP);
             pause(a_while()).await;
             victim.signal(rustix::process::Signal::CONT);
         }
-        2 => {
+        "cut off" => {
             victim.wire.cut();
             pause(a_while()).await;
             victim.wire.mend();
         }
         _ => {
             let end = "select count(pg_terminate_backend(pid)) from pg_stat_activity
-                where datname = current_database() and application_name like 'divvy %'";
+                where datname = current_database() and application_name like 'divvy%'";
             sqlx::query(end).execute(db.pool()).await.unwrap();
         }
     }
+    blow
 }
 
 /// Who leads, or led last.
@@ -175,19 +177,18 @@ async fn count(pool: &PgPool, sql: &'static str) -> i64 {
 async fn the_ledger_is_the_computed_set_through_a_storm_of_leaders() {
     let db = TestDb::new().await;
     let pool = db.pool();
-    let mut candidates = [Candidate::start(&db).await, Candidate::start(&db).await];
-    let (stop, wire) = (CancellationToken::new(), Wire::to(&db).await);
-    let inner = tokio::spawn(Leader::new(wire.options(), "inner").run(stop.clone()));
+    let mut candidates =
+        [Candidate::start(&db).await, Candidate::start(&db).await, Candidate::start(&db).await];
     until("somebody leads", async || !leads(&db).await.is_empty()).await;
     sqlx::raw_sql(SCHEDULES).execute(pool).await.unwrap();
     let begun = Instant::now();
     pause(seconds() * 250).await;
     let (calm_through, calm_terms) =
         (now(pool).await, count(pool, "select count(*) from divvy.leader").await);
-    let mut blows = 0;
+    let mut blows = [0; BLOWS.len()];
     while begun.elapsed() < Duration::from_secs(seconds()) {
-        strike(&db, &mut candidates, blows).await;
-        blows += 1;
+        let number = blows.iter().sum();
+        blows[strike(&db, &mut candidates, number).await] += 1;
         pause(rand::rng().random_range(500..3_000)).await;
     }
     let through = now(pool).await;
@@ -197,15 +198,14 @@ async fn the_ledger_is_the_computed_set_through_a_storm_of_leaders() {
         lacking == 0
     })
     .await;
-    stop.cancel();
-    inner.await.unwrap();
     for candidate in &mut candidates {
         candidate.serve.kill().unwrap();
         candidate.serve.wait().unwrap();
     }
     no_moment_is_lost_or_doubled(pool, through).await;
     let terms = count(pool, "select count(*) from divvy.leader").await;
-    eprintln!("storm: {} s, {blows} blows, {terms} terms", seconds());
+    let blows: Vec<String> = BLOWS.iter().zip(blows).map(|(blow, times)| format!("{times} {blow}")).collect();
+    eprintln!("storm: {} s, {terms} terms; blows: {}", seconds(), blows.join(", "));
     let calm = lateness(pool, "before the blows", DateTime::UNIX_EPOCH, calm_through, false).await;
     lateness(pool, "under the blows", calm_through, through, false).await;
     let gaps = lateness(pool, "while nobody led", calm_through, through, true).await;
