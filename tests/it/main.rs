@@ -37,3 +37,4 @@ mod transitions;
 mod triggers;
 mod types;
 mod worker;
+mod wrong_clock;
