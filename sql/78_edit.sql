@@ -186,9 +186,9 @@ exception when data_exception or invalid_text_representation or datetime_field_o
 end $$;
 
 -- Makes a schedule, or changes the options that are named of the one that is there (null: back to the default). Its ledger, runs and
--- pause go on. What was due before fires as it was. outcome: created | changed | unchanged.
+-- pause go on. What was due before fires as it was. is_new: a name that is taken is refused. outcome: created | changed | unchanged.
 -- Errors: DV003, DV004 (moments that are due have to be planned first: a leader does within a second), DV010, DV012.
-create or replace function divvy.put_schedule(name text, options jsonb default '{}', out schedule_id bigint, out outcome text)
+create or replace function divvy.put_schedule(name text, options jsonb default '{}', is_new boolean default false, out schedule_id bigint, out outcome text)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     s divvy.schedule;
@@ -202,7 +202,7 @@ begin
     perform divvy.need_read_committed('put_schedule');
     perform divvy.check_keys(options, divvy.schedule_option_names(), v_what);
     select * into s from divvy.schedule d where d.name = put_schedule.name and d.status in ('active', 'paused', 'refused') for update;
-    if not found then
+    if not found or is_new then   -- the INSERT refuses a name that is taken
         schedule_id := divvy.insert_schedule(put_schedule.name, options, v_what);
         outcome := 'created';
         return;

@@ -142,3 +142,27 @@ begin
         and coalesce(x.due_at, x.fire_at) - divvy.jitter_of(s, x.fire_at) = p_moved;
     return f;
 end $$;
+
+-- What becomes of moments of a schedule by its calendar and its jitter, should nothing else stand against them: fires (at due_at),
+-- skipped, or merged into another one of these. For previews. Errors: DV011.
+create or replace function divvy.due_times(schedule_id bigint, moments timestamptz[])
+returns table (moment timestamptz, outcome text, due_at timestamptz, reason text)
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    s divvy.schedule;
+begin
+    select * into s from divvy.schedule d where d.id = due_times.schedule_id;
+    if not found then
+        perform divvy.unknown('schedule', schedule_id::text);
+    end if;
+    return query
+    select t.at, case when t.to_at is null then 'skipped' when t.into_at <> t.at then 'merged' else 'fires' end,
+        case when t.into_at = t.at then t.to_at + t.jitter end,
+        case when t.into_at <> t.at then format('into %s: %s', t.into_at, t.why) else coalesce(t.why, 'jitter of ' || nullif(t.jitter, interval '0')) end
+    from (
+        select m.at, c.at as to_at, c.reason as why, divvy.jitter_of(s, m.at) as jitter,
+            first_value(m.at) over (partition by c.at order by m.at <> c.at, m.at) as into_at
+        from unnest(moments) m (at), lateral (select x.at, x.reason from divvy.moved_by_calendar(s, m.at) x where s.calendar is not null
+            union all select m.at, null where s.calendar is null) c) t
+    order by 1;
+end $$;

@@ -74,6 +74,20 @@ impl Trigger {
         Ok(Self::Stepped { offsets: text::steps(text)? })
     }
 
+    /// Reads steps of which each counts from the end of the run before: they need not grow. The rule that comes back
+    /// names the earliest moments, as if no run took any time.
+    ///
+    /// # Errors
+    /// `BadSchedule` (DV012) naming the step that is no duration.
+    pub fn delayed(text: &str) -> Result<(Self, Vec<TimeDelta>)> {
+        let delays = text::delays(text)?;
+        let sums = delays.iter().scan(TimeDelta::zero(), |sum, delay| {
+            *sum += *delay;
+            Some(*sum)
+        });
+        Ok((Self::Stepped { offsets: sums.collect() }, delays))
+    }
+
     /// Reads an interval such as `90s`, `15m` or `1h30m`; a bare number is seconds.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! `divvy schedule put`.
 
 use super::policy::PolicyArgs;
+use super::preview;
 use super::rule::RuleArgs;
 use crate::cli::{Global, args, database, output};
 use crate::leader;
@@ -37,6 +38,9 @@ pub(super) struct Args {
     group_key: Option<String>,
     #[command(flatten)]
     policy: PolicyArgs,
+    /// Refuse a name that is taken, instead of changing that schedule
+    #[arg(long)]
+    new: bool,
 }
 
 /// Runs the command.
@@ -54,12 +58,14 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         rule,
         timezone: args.rule.timezone.clone(),
         options: options(&args)?,
+        is_new: args.new,
     };
     database::with(global, 2, async |database| {
         let now = clock::now(&database.pool).await?;
         trigger.ensure_fires_after(now, now).map_err(|error| named(&args.name, error))?;
         let put = store(&database.pool, &new).await?;
-        tell(&args.name, put, trigger.next_after(now, now).map(|at| (at, output::ago(at, now))), global.json)
+        let next = preview::next(&database.pool, &args.name, now).await?;
+        tell(&args.name, put, next.map(|at| (at, output::ago(at, now))), global.json)
     })
     .await
 }
@@ -98,6 +104,7 @@ fn tell(
 fn options(args: &Args) -> anyhow::Result<Value> {
     let mut options = args.policy.options(&args.rule.timezone)?;
     for (name, value) in [
+        ("anchor", json!(args.rule.anchor)),
         ("dst_gap", json!(args.rule.dst_gap)),
         ("dst_fold", json!(args.rule.dst_fold)),
         ("priority", json!(args.priority)),
