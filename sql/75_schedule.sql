@@ -97,7 +97,7 @@ $$;
 create or replace function divvy.check_cron(p_cron text, p_what text) returns void
 language plpgsql as $$
 declare
-    v_other text := substring(p_cron from '[^0-9A-Za-z*/,?#@; -]');
+    v_other text := substring(p_cron from '[^0-9A-Za-z*/,?#@;= -]');   -- TZ= has an answer of the parser's own
     v_expression text;
     v_fields int;
 begin

@@ -45,19 +45,22 @@ end $$;
 -- One moment is due, it is in time and on its own day, and nothing but the last run can stand against it.
 create or replace function divvy.is_plain(s divvy.schedule, p_now timestamptz) returns boolean
 language plpgsql stable as $$
+declare
+    v_next timestamptz;
 begin
-    if s.moment_at is distinct from s.next_fire_at or s.jitter > interval '0' or (s.catch_up <> 'latest' and s.moment_at < p_now - interval '15 s') then
+    if s.moment_at is distinct from s.next_fire_at or s.jitter > interval '0' or (s.catch_up <> 'latest' and s.moment_at < p_now - interval '15 s')
+            or divvy.has_unknown_moments(s, p_now) then
         return false;
-    elsif s.calendar is not null and (s.calendar_shift = 'previous' or not divvy.is_working_day(s.calendar, (s.moment_at at time zone s.timezone)::date)) then
+    elsif s.calendar is not null and not divvy.is_working_day(s.calendar, (s.moment_at at time zone s.timezone)::date) then
         return false;
     elsif s.cron is not null then
-        return (s.ahead = '{}' or s.ahead[1] > p_now) and not divvy.has_unknown_moments(s, p_now);
-    elsif s.anchor = 'previous_end' or s.run_at is not null then
-        return true;
-    elsif s.every is not null then
-        return divvy.beat(s.every, s.moment_at, 1) > p_now;
+        v_next := s.ahead[1];
+    elsif s.every is not null and s.anchor = 'created' then
+        v_next := divvy.beat(s.every, s.moment_at, 1);
+    elsif s.steps is not null and s.anchor = 'created' then
+        select min(s.anchored_at + o) into v_next from unnest(s.steps) o where s.anchored_at + o > s.moment_at;
     end if;
-    return not exists (select from unnest(s.steps) o where s.anchored_at + o > s.moment_at and s.anchored_at + o <= p_now);
+    return v_next is null or divvy.early_of(s, v_next) > p_now;
 end $$;
 
 -- The schedule after its moment has fired, when nothing of it waits.

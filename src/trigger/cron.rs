@@ -49,7 +49,9 @@ impl Cron {
         if text.len() > TEXT_MAX {
             return Err(bad(format!("cron text has {} bytes: at most {TEXT_MAX} expected", text.len())));
         }
-        if let Some(other) = text.chars().find(|c| !c.is_ascii_alphanumeric() && !PUNCTUATION.contains(*c)) {
+        // `TZ=` has an answer of its own.
+        let is_known = |c: &char| c.is_ascii_alphanumeric() || PUNCTUATION.contains(*c) || *c == '=';
+        if let Some(other) = text.chars().find(|c| !is_known(c)) {
             return Err(bad(format!(
                 "cron has {:?}: letters, digits and {PUNCTUATION} expected",
                 other.to_string()

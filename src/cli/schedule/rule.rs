@@ -1,6 +1,7 @@
 //! The rule of a schedule on the command line: read once, by the parser that the leader uses. What is wrong is said as
 //! `divvy.check_schedule` says it, with the options as they are typed.
 
+use crate::cli::args::usage;
 use crate::store::schedule::Rule;
 use crate::trigger::{DstFold, DstGap, Trigger};
 use crate::{Error, ErrorKind, Result};
@@ -69,8 +70,8 @@ impl RuleArgs {
         let bad = |message: String| Error::new(ErrorKind::BadSchedule, message);
         let kinds = [&self.steps, &self.run_at, &self.cron, &self.every].into_iter().flatten().count();
         if kinds != 1 {
-            let kinds = format!("give exactly one of --steps, --run-at, --cron and --every, not {kinds}");
-            return Err(bad(kinds));
+            let kinds_given = format!("give exactly one of --steps, --run-at, --cron and --every, not {kinds}");
+            return Err(if kinds == 0 { usage(kinds_given) } else { bad(kinds_given) });
         }
         if self.follows_runs() && (self.cron.is_some() || self.run_at.is_some()) {
             let goes = "anchor is 'previous_end'; it goes with steps or every, not with cron or run_at";
