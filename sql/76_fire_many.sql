@@ -4,7 +4,8 @@
 
 -- Returns how many tasks were made. An error undoes all of it: then each is tried by itself.
 create or replace function divvy.fire_many(p_max int, p_now timestamptz) returns int
-language plpgsql set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+language plpgsql set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_hashjoin = off set enable_mergejoin = off
+    set jit = off as $$
 declare
     v_ids bigint[];
     v_tasks bigint[];

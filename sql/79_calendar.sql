@@ -113,7 +113,8 @@ end $$;
 create or replace function divvy.early_of(s divvy.schedule, p_at timestamptz) returns timestamptz
 language plpgsql stable as $$
 begin
-    if s.calendar is null or s.calendar_shift <> 'previous' or p_at is null then
+    if s.calendar is null or s.calendar_shift <> 'previous' or p_at is null
+            or divvy.is_working_day(s.calendar, (p_at at time zone s.timezone)::date) then
         return p_at;
     end if;
     return coalesce((select m.at from divvy.moved_by_calendar(s, p_at) m), p_at);

@@ -70,7 +70,8 @@ impl RuleArgs {
         let bad = |message: String| Error::new(ErrorKind::BadSchedule, message);
         let kinds = [&self.steps, &self.run_at, &self.cron, &self.every].into_iter().flatten().count();
         if kinds != 1 {
-            let kinds_given = format!("give exactly one of --steps, --run-at, --cron and --every, not {kinds}");
+            let kinds_given =
+                format!("give exactly one of --steps, --run-at, --cron and --every, not {kinds}");
             return Err(if kinds == 0 { usage(kinds_given) } else { bad(kinds_given) });
         }
         if self.follows_runs() && (self.cron.is_some() || self.run_at.is_some()) {

@@ -118,6 +118,10 @@ impl Preview {
         row.mark = Some(match due.outcome.as_str() {
             "merged" => "merged",
             "skipped" => "skipped",
+            // Jitter only ever delays.
+            _ if due.reason.as_ref().is_some_and(|reason| reason.starts_with("jitter")) => {
+                row.mark.unwrap_or("later")
+            }
             _ => row.mark.unwrap_or("moved"),
         });
         let reason = due.reason.clone().unwrap_or_default();
