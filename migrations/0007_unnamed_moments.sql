@@ -4,4 +4,4 @@ create index schedule_unnamed_idx on divvy.schedule (id) where name_until is not
 
 -- Functions of the rules that have other arguments or results from here on.
 drop function if exists divvy.fire_safely(divvy.schedule, timestamptz), divvy.fire_schedule(divvy.schedule, timestamptz),
-    divvy.release_waiting(divvy.schedule, timestamptz), divvy.put_schedule(text, jsonb);
+    divvy.release_waiting(divvy.schedule, timestamptz), divvy.put_schedule(text, jsonb), divvy.schedules_to_plan(int, text);

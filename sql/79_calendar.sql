@@ -162,7 +162,7 @@ begin
         case when t.into_at <> t.at then format('into %s: %s', t.into_at, t.why) else coalesce(t.why, 'jitter of ' || nullif(t.jitter, interval '0')) end
     from (
         select m.at, c.at as to_at, c.reason as why, divvy.jitter_of(s, m.at) as jitter,
-            first_value(m.at) over (partition by c.at order by m.at <> c.at, m.at) as into_at
+            case when c.at is null then m.at else first_value(m.at) over (partition by c.at order by m.at <> c.at, m.at) end as into_at
         from unnest(moments) m (at), lateral (select x.at, x.reason from divvy.moved_by_calendar(s, m.at) x where s.calendar is not null
             union all select m.at, null where s.calendar is null) c) t
     order by 1;

@@ -138,7 +138,9 @@ impl Trigger {
     pub fn ensure_fires_after(&self, start: DateTime<Utc>, after: DateTime<Utc>) -> Result<()> {
         match self.next_after(start, after) {
             Some(_) => Ok(()),
-            None => Err(bad(format!("schedule {self} never fires after {}", after.to_rfc3339()))),
+            None => {
+                Err(bad(format!("{self} never fires after {}: a later moment expected", after.to_rfc3339())))
+            }
         }
     }
 
@@ -201,7 +203,7 @@ impl Trigger {
 impl fmt::Display for Trigger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Timed { at } => write!(f, "at {}", at.to_rfc3339()),
+            Self::Timed { at } => write!(f, "run_at {}", at.to_rfc3339()),
             Self::Stepped { offsets } => {
                 let seconds: Vec<String> =
                     offsets.iter().map(|step| step.num_seconds().to_string()).collect();

@@ -158,7 +158,23 @@ fn decide(schedule: &Unplanned) -> Plan {
         last = at;
     }
     plan.moments = due.into_iter().chain(ahead).collect();
+    if schedule.is_first && plan.moments.is_empty() {
+        return Plan::Refuse { reason: never(schedule, &trigger) };
+    }
     Plan::Next(plan)
+}
+
+/// Why a rule has no moment at all, in the words of the command line and of SQL.
+fn never(schedule: &Unplanned, trigger: &Trigger) -> String {
+    let or_null = |at: Option<DateTime<Utc>>| at.map_or("null".to_owned(), |at| at.to_rfc3339());
+    match trigger.ensure_fires_after(schedule.planned_from, schedule.planned_from) {
+        Err(error) => error.to_string(),
+        Ok(()) => format!(
+            "no moment of it lies between starts_at {} and ends_at {}",
+            or_null(schedule.starts_at),
+            or_null(schedule.ends_at)
+        ),
+    }
 }
 
 fn trigger(schedule: &Unplanned) -> Result<Trigger> {
@@ -183,8 +199,10 @@ mod tests {
             dst_gap: "shift".into(),
             dst_fold: "first".into(),
             planned_from: at(from),
+            starts_at: None,
             ends_at: None,
             server_now: at(now),
+            is_first: false,
         }
     }
 
@@ -246,6 +264,25 @@ mod tests {
     fn an_interval_goes_on_from_the_last_moment() {
         let plan = planned(&schedule("@every 90s", "12:00:00", "12:00:10"));
         assert_eq!(plan.moments[..2], [at("12:01:30"), at("12:03:00")]);
+    }
+
+    #[test]
+    fn a_rule_without_any_moment_is_refused_and_one_that_had_some_ends() {
+        let past = Unplanned { is_first: true, ..schedule("0 0 0 1 1 ? 2020", "12:00:00", "12:00:01") };
+        let Plan::Refuse { reason } = decide(&past) else { panic!("planned") };
+        assert!(reason.contains("never fires after 2026-11-20T12:00:00"), "{reason}");
+        let bounded = Unplanned {
+            is_first: true,
+            ends_at: Some(at("12:30:00")),
+            ..schedule("0 * * * *", "12:00:00", "12:00:01")
+        };
+        let Plan::Refuse { reason } = decide(&bounded) else { panic!("planned") };
+        assert!(
+            reason.contains("no moment of it lies between starts_at null and ends_at 2026-11-20T12:30"),
+            "{reason}"
+        );
+        let late = Unplanned { is_first: false, ..bounded };
+        assert!(planned(&late).moments.is_empty());
     }
 
     #[test]

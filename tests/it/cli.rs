@@ -1,5 +1,6 @@
 //! The command line as people and scripts meet it: the real program, its stdout, stderr and exit code.
 
+mod calendars;
 mod schedules;
 mod tasks;
 mod working;

@@ -2,7 +2,7 @@
 
 use super::policy::PolicyArgs;
 use super::preview;
-use super::rule::RuleArgs;
+use super::rule::{self, RuleArgs};
 use crate::cli::{Global, args, database, output};
 use crate::leader;
 use crate::store::clock;
@@ -62,7 +62,7 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     };
     database::with(global, 2, async |database| {
         let now = clock::now(&database.pool).await?;
-        trigger.ensure_fires_after(now, now).map_err(|error| named(&args.name, error))?;
+        trigger.ensure_fires_after(now, now).map_err(|error| named(&args.name, rule::typed(error)))?;
         let put = store(&database.pool, &new).await?;
         let next = preview::next(&database.pool, &args.name, now).await?;
         tell(&args.name, put, next.map(|at| (at, output::ago(at, now))), global.json)

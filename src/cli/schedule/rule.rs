@@ -53,12 +53,7 @@ impl RuleArgs {
     /// # Errors
     /// BadSchedule (DV012) naming what can't be understood.
     pub(super) fn read(&self) -> Result<(Trigger, Rule)> {
-        self.parse().map_err(|error| {
-            let text = error.to_string();
-            let typed = FIELDS.iter().find(|(field, _)| text.starts_with(field));
-            let typed = typed.map_or(text.clone(), |(field, option)| text.replacen(field, option, 1));
-            Error::new(error.kind(), typed)
-        })
+        self.parse().map_err(typed)
     }
 
     /// Whether it counts from the ends of runs.
@@ -95,6 +90,14 @@ impl RuleArgs {
             (_, _, _, every) => stored(Trigger::every(every.as_deref().unwrap_or_default())?),
         }
     }
+}
+
+/// The refusal with the option as it was typed.
+pub(super) fn typed(error: Error) -> Error {
+    let text = error.to_string();
+    let typed = FIELDS.iter().find(|(field, _)| text.starts_with(field));
+    let typed = typed.map_or(text.clone(), |(field, option)| text.replacen(field, option, 1));
+    Error::new(error.kind(), typed)
 }
 
 fn stored(trigger: Trigger) -> Result<(Trigger, Rule)> {
