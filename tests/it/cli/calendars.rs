@@ -52,7 +52,8 @@ fn rows(preview: &Value, list: &str, keys: [&str; 2]) -> Vec<[String; 2]> {
 #[tokio::test]
 async fn a_preview_moves_and_leaves_out_moments_as_the_calendar_will() {
     let (db, clock) = before_christmas().await;
-    let put = ["schedule", "put", "pay", "--type", "sums", "--cron", "0 9 * * *", "--calendar", "bank"];
+    let rule = ["--cron", "0 9 * * *", "--calendar", "bank", "--overlap", "allow"];
+    let put = [&["schedule", "put", "pay", "--type", "sums"], &rule[..]].concat();
     out(&db, &put);
     let preview = json(&db, &["schedule", "preview", "pay", "-n", "2"]);
     assert_eq!(
