@@ -63,13 +63,11 @@ begin
     perform from divvy.task t where t.id = s.last_task_id for update skip locked;
     if found then
         select * into k from divvy.task t where t.id = s.last_task_id;
-        if k.finished_at is null and k.cancel_requested_at is null then
-            perform divvy.record('cancel', 'task', k.id::text, format('schedule %s: overlap is cancel_running', s.name), jsonb_build_object('status', k.status), null);
-            perform divvy.begin_cancel(k, format('moment %s of schedule %s came', f.fire_at, s.name));
-            perform divvy.wake_control('cancel');
+        if k.cancel_requested_at is null then
+            perform divvy.cancel(k.id, format('moment %s of schedule %s: overlap is cancel_running', f.fire_at, s.name));
         end if;
-        if (select t.finished_at is not null from divvy.task t where t.id = s.last_task_id) then
-            f.reason := format('task %s was cancelled for it', s.last_task_id);
+        if (select t.finished_at is not null from divvy.task t where t.id = k.id) then
+            f.reason := format('task %s was cancelled for it', k.id);
             return f;
         end if;
     end if;

@@ -21,6 +21,9 @@ pub(super) struct Args {
     task_type: String,
     #[command(flatten)]
     rule: RuleArgs,
+    /// Refuse a name that is taken, instead of changing that schedule
+    #[arg(long)]
+    new: bool,
     /// The payload of its tasks: JSON, @file, or - for stdin [default: {}]
     #[arg(long, value_name = "JSON|@FILE|-")]
     payload: Option<String>,
@@ -38,9 +41,6 @@ pub(super) struct Args {
     group_key: Option<String>,
     #[command(flatten)]
     policy: PolicyArgs,
-    /// Refuse a name that is taken, instead of changing that schedule
-    #[arg(long)]
-    new: bool,
 }
 
 /// Runs the command.

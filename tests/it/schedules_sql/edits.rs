@@ -164,3 +164,15 @@ async fn a_type_that_nobody_declared_is_shown_and_its_tasks_wait() {
     assert!(q.one::<bool>("select type_declared from divvy.schedule_overview").await);
     assert_eq!(q.one::<String>("select status::text from divvy.task").await, "running");
 }
+
+#[tokio::test]
+async fn a_moment_that_is_decided_never_changes() {
+    let (mut q, clock) = with(json!({"task_type": "a", "every": "10 s", "overlap": "allow"})).await;
+    after(&mut q, &clock, 10).await;
+    q.run("select divvy.decide_moment(f, 'missed', null, 'again', divvy.clock()) from divvy.schedule_fire f")
+        .await;
+    let kept: bool = q
+        .one("select outcome = 'fired' and task_id is not null and reason is null from divvy.schedule_fire")
+        .await;
+    assert!(kept);
+}
