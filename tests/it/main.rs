@@ -38,3 +38,4 @@ mod transitions;
 mod triggers;
 mod types;
 mod worker;
+mod wrong_clock;

@@ -29,6 +29,7 @@ pub const MIGRATIONS: &[Source] = sources![
     "migrations/0004_stretches.sql",
     "migrations/0005_schedules.sql",
     "migrations/0006_ends.sql",
+    "migrations/0007_unnamed_moments.sql",
     "migrations/0010_late_writers.sql",
 ];
 
@@ -53,6 +54,7 @@ pub const RULES: &[Source] = sources![
     "sql/75_schedule.sql",
     "sql/76_fire.sql",
     "sql/76_fire_many.sql",
+    "sql/76_plan.sql",
     "sql/77_overlap.sql",
     "sql/78_edit.sql",
     "sql/79_calendar.sql",
