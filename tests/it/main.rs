@@ -14,6 +14,7 @@ mod doctor;
 mod embedded;
 mod enqueue;
 mod examples;
+mod exec;
 mod follow;
 mod http;
 mod journey;
