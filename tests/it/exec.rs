@@ -158,12 +158,12 @@ async fn a_command_plans_executes_and_reduces() {
 async fn exit_codes_are_outcomes() {
     let script = r#"
         case $(cat) in
-        *'"do":"stop"'*) echo 'no such account' >&2; exit 65 ;;
-        *'"do":"fail"'*) echo 'first' >&2; echo 'disk full' >&2; exit 3 ;;
-        *'"do":"class"'*) echo '{"class": "io", "message": "disk full"}'; exit 1 ;;
-        *'"do":"snooze"'*'"checkpoint":null'*) echo '{"delay": 0, "checkpoint": {"seen": 7}}'; exit 75 ;;
-        *'"checkpoint":{"seen":'*) echo '"went on"' ;;
-        *'"do":"die"'*) kill -9 $$ ;;
+        *'"do": "stop"'*) echo 'no such account' >&2; exit 65 ;;
+        *'"do": "fail"'*) echo 'first' >&2; echo 'disk full' >&2; exit 3 ;;
+        *'"do": "class"'*) echo '{"class": "io", "message": "disk full"}'; exit 1 ;;
+        *'"do": "snooze"'*'"checkpoint":null'*) echo '{"delay": 0, "checkpoint": {"seen": 7}}'; exit 75 ;;
+        *'"checkpoint":{"seen": '*) echo '"went on"' ;;
+        *'"do": "die"'*) kill -9 $$ ;;
         esac"#;
     let mut bench = Bench::once(json!({}), script).await;
     let stopped = bench.run(json!({"do": "stop"})).await;

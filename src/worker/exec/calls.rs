@@ -30,10 +30,10 @@ impl Calls {
         Ok(Self { control: control.clone(), split: context.split_id(), token: context.token() })
     }
 
-    pub(super) async fn log(&self, message: String) -> Result<()> {
+    pub(super) async fn log(&self, lines: Vec<String>) -> Result<()> {
         let (split, token) = (self.split, self.token);
         let call = self.control.bounded(CALL_WITHIN, move |c| {
-            Box::pin(async move { complete::log(c, split, token, "info", &message, None).await })
+            Box::pin(async move { complete::log_lines(c, split, token, "info", &lines).await })
         });
         call.await
     }

@@ -2,12 +2,12 @@
 
 use super::calls::{Calls, Shares};
 use super::group::{Group, Pipes};
-use super::pipe::{Piece, piece};
+use super::pipe::{Closing, Piece, piece};
 use super::request::{INPUTS_END, Request, add_inputs, set_variables};
 use super::stderr::{LastLine, keep};
 use super::verdict::{garbage, no_json, of_exit};
 use super::{Answer, Exec, RESULT_BYTES_MAX, SHARE_BYTES_MAX};
-use crate::handler::{Context, Erased, HandlerError, Outcome};
+use crate::handler::{Context, Erased, HandlerError};
 use crate::store::state::Phase;
 use serde_json::value::RawValue;
 use std::future::Future;
@@ -16,8 +16,10 @@ use std::pin::{Pin, pin};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStdin, ChildStdout};
-use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+type Stdout = Closing<ChildStdout>;
 
 /// How long the pipes may stay open when the command has ended: somebody outside its group holds them.
 const PIPES_WITHIN: Duration = Duration::from_secs(2);
@@ -40,49 +42,53 @@ impl Once {
         let (mut group, (stdin, stdout, stderr)): (Group, Pipes) =
             started.map_err(|error| self.exec.cannot_run(&error))?;
         let calls = Calls::of(context)?;
-        let (cancelled, plans) = (context.cancellation(), context.phase() == Phase::Plan);
-        let (mut said, last) = (Vec::new(), LastLine::default());
-        let status = {
-            let listening = async {
-                match plans {
-                    true => read_shares(stdout, Shares::new(calls.clone())).await,
-                    false => read_result(stdout, &mut said).await,
-                }
-            };
-            let noting = async { keep(stderr, &calls, &last).await.map_err(HandlerError::from) };
-            let mut talk = pin!(async { tokio::try_join!(feed(stdin, context, &calls), listening, noting) });
-            let mut talked = false;
-            let status = loop {
-                tokio::select! {
-                    done = &mut talk, if !talked => match done {
-                        Ok(_) => talked = true,
-                        Err(error) => {
-                            group.kill().await;
-                            return Err(error);
-                        }
-                    },
-                    status = group.ended() => break status?,
-                    () = cancelled.cancelled() => {
-                        group.stop().await;
-                        return Err(HandlerError::new("cancelled").class("cancelled"));
+        let (closing, last) = (CancellationToken::new(), LastLine::default());
+        let (stdout, stderr) = (Closing::new(stdout, &closing), Closing::new(stderr, &closing));
+        let plans = context.phase() == Phase::Plan;
+        let feeding = async {
+            tokio::select! {
+                fed = feed(stdin, context, &calls) => fed,
+                () = closing.cancelled() => Ok(()),
+            }
+        };
+        let listening = async {
+            match plans {
+                true => read_shares(stdout, Shares::new(calls.clone())).await.map(|()| Vec::new()),
+                false => read_result(stdout).await,
+            }
+        };
+        let noting = async { keep(stderr, &calls, &last).await.map_err(HandlerError::from) };
+        let mut talk = pin!(async { tokio::try_join!(listening, feeding, noting).map(|(said, ..)| said) });
+        let mut said = None;
+        let cancelled = context.cancellation();
+        let status = loop {
+            tokio::select! {
+                done = &mut talk, if said.is_none() => match done {
+                    Ok(all) => said = Some(all),
+                    Err(error) => {
+                        group.kill().await;
+                        return Err(error);
                     }
-                }
-            };
-            if !talked {
-                match timeout(PIPES_WITHIN, talk).await {
-                    Ok(done) => drop(done?),
-                    Err(_) => tracing::warn!(
-                        command = %self.exec, split.id = %context.split_id(),
-                        "{} has ended, but a process outside its group still holds its pipes", self.exec
-                    ),
+                },
+                status = group.ended() => break status?,
+                () = cancelled.cancelled() => {
+                    group.stop().await;
+                    return Err(HandlerError::new("cancelled").class("cancelled"));
                 }
             }
-            status
         };
-        match (plans, of_exit(status, &said, &last.get())?) {
-            (true, Outcome::Complete(_)) => Ok(Outcome::Complete(None)),
-            (_, outcome) => Ok(outcome),
-        }
+        let said = match said {
+            Some(said) => said,
+            // What it said is in the pipes and has an end, unless somebody outside its group holds them.
+            None => tokio::select! {
+                said = &mut talk => said?,
+                () = tokio::time::sleep(PIPES_WITHIN) => {
+                    closing.cancel();
+                    talk.await?
+                }
+            },
+        };
+        of_exit(status, &said, &last.get())
     }
 }
 
@@ -138,17 +144,17 @@ fn is_read(written: io::Result<()>) -> io::Result<bool> {
     }
 }
 
-async fn read_result(stdout: ChildStdout, said: &mut Vec<u8>) -> Result<(), HandlerError> {
-    let mut stdout = stdout.take(RESULT_BYTES_MAX as u64 + 1);
-    stdout.read_to_end(said).await?;
+async fn read_result(stdout: Stdout) -> Result<Vec<u8>, HandlerError> {
+    let mut said = Vec::new();
+    stdout.take(RESULT_BYTES_MAX as u64 + 1).read_to_end(&mut said).await?;
     if said.len() > RESULT_BYTES_MAX {
         return Err(garbage(format!("stdout has more than {RESULT_BYTES_MAX} bytes: no result may")));
     }
-    Ok(())
+    Ok(said)
 }
 
 /// Each line is a share.
-async fn read_shares(stdout: ChildStdout, mut shares: Shares) -> Result<(), HandlerError> {
+async fn read_shares(stdout: Stdout, mut shares: Shares) -> Result<(), HandlerError> {
     let mut stdout = BufReader::with_capacity(64 * 1024, stdout);
     let mut line = Vec::new();
     loop {

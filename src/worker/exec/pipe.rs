@@ -1,7 +1,35 @@
 //! Reading what a command says, never more than a bound at a time.
 
 use std::io;
-use tokio::io::{AsyncBufRead, AsyncBufReadExt};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, ReadBuf};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+/// A pipe that ends when it is empty and `closing` has fired, though somebody may still hold its other end.
+pub(super) struct Closing<R> {
+    pipe: R,
+    closing: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl<R> Closing<R> {
+    pub(super) fn new(pipe: R, closing: &CancellationToken) -> Self {
+        Self { pipe, closing: Box::pin(closing.clone().cancelled_owned()) }
+    }
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Closing<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.pipe).poll_read(cx, into) {
+            Poll::Pending => self.closing.as_mut().poll(cx).map(Ok),
+            ready => ready,
+        }
+    }
+}
 
 /// What one read brought.
 #[derive(Debug, PartialEq, Eq)]
@@ -70,6 +98,19 @@ mod tests {
             text(Piece::End, ""),
         ];
         assert_eq!(got, wanted);
+    }
+
+    #[tokio::test]
+    async fn a_pipe_that_somebody_holds_ends_when_it_is_empty() {
+        let (mut held, pipe) = tokio::io::duplex(100);
+        let closing = CancellationToken::new();
+        closing.cancel();
+        tokio::io::AsyncWriteExt::write_all(&mut held, b"rest").await.unwrap();
+        let mut said = String::new();
+        let mut pipe = Closing::new(pipe, &closing);
+        tokio::io::AsyncReadExt::read_to_string(&mut pipe, &mut said).await.unwrap();
+        assert_eq!(said, "rest");
+        drop(held);
     }
 
     #[tokio::test]

@@ -7,8 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use tokio::io::{AsyncRead, BufReader};
 use tokio::sync::mpsc;
 
-/// Lines of one attempt that are kept: what the protocol takes, less one for the word that there was more.
-const LINES_MAX: usize = 999;
+/// Lines of one attempt that are kept: what the protocol takes, less one for the word that there were more, and one that
+/// the protocol keeps for the same.
+const LINES_MAX: usize = 998;
 /// And how many bytes of them.
 const BYTES_MAX: usize = 256 * 1024;
 /// The longest line the protocol takes; what is longer is broken.
@@ -77,8 +78,9 @@ async fn read(
 
 /// What can't be stored is told once: the attempt goes on without its log.
 async fn store(mut kept: mpsc::UnboundedReceiver<String>, calls: &Calls) {
-    while let Some(line) = kept.recv().await {
-        if let Err(error) = calls.log(line).await {
+    let mut lines = Vec::new();
+    while kept.recv_many(&mut lines, LINES_MAX).await > 0 {
+        if let Err(error) = calls.log(std::mem::take(&mut lines)).await {
             tracing::warn!(%error, "what a command says on stderr can't be stored: {error}");
             return;
         }

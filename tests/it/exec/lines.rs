@@ -71,10 +71,10 @@ async fn answers_come_in_any_order() {
 async fn every_outcome_can_be_answered() {
     let script = each(
         r#"case $line in
-        *'"do":"stop"'*) echo "{\"id\":$id,\"stop\":{\"message\":\"no\"}}" ;;
-        *'"do":"fail"'*) echo "{\"id\":$id,\"fail\":{\"message\":\"busy\",\"class\":\"io\",\"retry_in\":0}}" ;;
-        *'"do":"both"'*) echo "{\"id\":$id,\"result\":1,\"stop\":{}}" ;;
-        *'"do":"snooze"'*'"checkpoint":null'*) echo "{\"id\":$id,\"snooze\":{\"delay\":0,\"checkpoint\":[1]}}" ;;
+        *'"do": "stop"'*) echo "{\"id\":$id,\"stop\":{\"message\":\"no\"}}" ;;
+        *'"do": "fail"'*) echo "{\"id\":$id,\"fail\":{\"message\":\"busy\",\"class\":\"io\",\"retry_in\":0}}" ;;
+        *'"do": "both"'*) echo "{\"id\":$id,\"result\":1,\"stop\":{}}" ;;
+        *'"do": "snooze"'*'"checkpoint":null'*) echo "{\"id\":$id,\"snooze\":{\"delay\":0,\"checkpoint\":[1]}}" ;;
         *) echo "{\"id\":$id}" ;;
         esac"#,
     );
@@ -155,7 +155,7 @@ async fn a_cancel_is_told_and_the_process_goes_on() {
     let script = each(
         r#"case $line in
         *'"cancel":'*) echo "$line" >> "$1/cancelled"; continue ;;
-        *'"do":"wait"'*) : ;;
+        *'"do": "wait"'*) : ;;
         *) echo "{\"id\":$id,\"result\":\"quick\"}" ;;
         esac"#,
     );
