@@ -9,9 +9,9 @@
 mod backoff;
 mod builder;
 mod dispatch;
-#[cfg(all(unix, feature = "cli"))]
+#[cfg(feature = "cli")]
 mod exec;
-#[cfg(all(unix, feature = "cli"))]
+#[cfg(feature = "cli")]
 mod exec_host;
 mod executor;
 mod generations;
@@ -27,9 +27,9 @@ mod sql_type;
 mod tick;
 
 pub use builder::Builder;
-#[cfg(all(unix, feature = "cli"))]
+#[cfg(feature = "cli")]
 pub use exec::Exec;
-#[cfg(all(unix, feature = "cli"))]
+#[cfg(feature = "cli")]
 pub use exec_host::ExecHost;
 pub use sql_host::{RoleAccess, SqlHost};
 

@@ -66,7 +66,7 @@ impl Builder {
     }
 
     /// Serves a type by a command.
-    #[cfg(all(unix, feature = "cli"))]
+    #[cfg(feature = "cli")]
     pub fn exec(self, task_type: impl Into<String>, exec: super::Exec) -> Self {
         self.erased(task_type, exec.handler())
     }
