@@ -5,8 +5,9 @@ use super::figure::{Figure, Series, Watch};
 use super::load::{self, TYPE_PREFIX, WORKER_PREFIX};
 use super::report::{Counts, Report, grouped, rounds as plural};
 use super::{Bench, screen::Progress};
+use crate::handler::{Context as Attempt, Handler, HandlerError, Outcome};
 use crate::store::connect;
-use crate::worker::{Exec, Worker};
+use crate::worker::{Builder, Exec, Worker};
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use sqlx::PgConnection;
@@ -53,6 +54,7 @@ pub async fn run(bench: &Bench, options: &Options) -> Result<Report> {
     let Options { splits, lines, in_flight, in_flight_lines, rounds } = *options;
     let mut bare = Series::new("bare", format!("fork and exec of `{NOTHING}`, {in_flight} at once"));
     let mut once = Series::new("once", format!("divvy, `{NOTHING}` for each split, {in_flight} at once"));
+    let mut rust = Series::new("rust", format!("divvy, nothing in Rust, {in_flight} at once"));
     let mut long = Series::new("lines", format!("divvy, one process, {in_flight_lines} in flight"));
     let me = std::env::current_exe().context("finding this program")?;
     let echo = Exec::new(&format!("{} {ECHO}", shlex::try_quote(&me.to_string_lossy())?))?.long_lived(true);
@@ -62,8 +64,12 @@ pub async fn run(bench: &Bench, options: &Options) -> Result<Report> {
     let mut counts = Counts::default();
     for _ in 0..rounds {
         bare.figures.push(start_many(bench, splits, in_flight).await?);
-        once.figures.push(divide(bench, &mut connection, &nothing, splits, in_flight, &mut counts).await?);
-        long.figures.push(divide(bench, &mut connection, &echo, lines, in_flight_lines, &mut counts).await?);
+        let mut divided = async |how: How<'_>, splits: u64, at_once: u16| {
+            divide(bench, &mut connection, &how, splits, at_once, &mut counts).await
+        };
+        once.figures.push(divided(How::Exec(&nothing), splits, in_flight).await?);
+        rust.figures.push(divided(How::Rust, splits, in_flight).await?);
+        long.figures.push(divided(How::Exec(&echo), lines, in_flight_lines).await?);
     }
     let title = format!(
         "exec: one task of {} splits, a process each, and one of {} by one process; {}, medians",
@@ -72,19 +78,56 @@ pub async fn run(bench: &Bench, options: &Options) -> Result<Report> {
         plural(rounds)
     );
     let mut report = Report::new("exec", title, options)?;
-    for series in [&bare, &once, &long] {
+    for series in [&bare, &rust, &once, &long] {
         report.series(series);
     }
     report.ratio("once_bare", "divvy / fork and exec", &once, &bare);
-    let overhead = |figure: &Series| f64::from(in_flight) * 1e6 / figure.rate();
-    let more = overhead(&once) - overhead(&bare);
-    report.set("overhead_us", json!(more.round()));
-    report.note(format!("a split costs {more:.0} µs of a slot's time beyond its process"));
+    let slot_us = |series: &Series| f64::from(in_flight) * 1e6 / series.rate();
+    let [whole, process, divvy] = [&once, &bare, &rust].map(slot_us);
+    let rest = (whole - process - divvy).round();
+    report.set("overhead_us", json!(rest));
+    report.note(format!(
+        "a split takes {whole:.0} µs of a slot: {process:.0} the process alone, {divvy:.0} divvy with a handler in Rust, {rest} the rest"
+    ));
     report.note(
         "CPU is that of the server and of this process; that of the commands is not counted".to_owned(),
     );
     report.counts(counts);
     Ok(report)
+}
+
+/// What does the splits.
+enum How<'e> {
+    Exec(&'e Exec),
+    Rust,
+}
+
+impl How<'_> {
+    fn serve(&self, builder: Builder, task_type: &str) -> Builder {
+        match self {
+            Self::Exec(exec) => builder.exec(task_type, (*exec).clone()),
+            Self::Rust => builder.handler_as(task_type, Nothing),
+        }
+    }
+}
+
+/// A handler that does nothing.
+struct Nothing;
+
+impl Handler for Nothing {
+    const TASK_TYPE: &'static str = "bench.exec";
+    type Payload = serde_json::Value;
+    type Share = serde_json::Value;
+    type Output = ();
+
+    async fn execute(
+        &self,
+        _: &mut Attempt<'_>,
+        _: &Self::Payload,
+        _: Self::Share,
+    ) -> Result<Outcome<()>, HandlerError> {
+        Ok(Outcome::Complete(()))
+    }
 }
 
 /// Starts the program and waits for it, as often, and with the pipes that a command has.
@@ -113,7 +156,7 @@ async fn start_many(bench: &Bench, count: u64, at_once: u16) -> Result<Figure> {
 async fn divide(
     bench: &Bench,
     connection: &mut PgConnection,
-    exec: &Exec,
+    how: &How<'_>,
     splits: u64,
     in_flight: u16,
     counts: &mut Counts,
@@ -129,12 +172,9 @@ async fn divide(
             .await
             .context("making a task")?;
     load::vacuum(connection).await?;
-    let worker = Worker::builder(bench.pool.clone())
-        .name(format!("{WORKER_PREFIX}exec"))
-        .exec(&name, exec.clone())
-        .slots(in_flight.into())
-        .build()?;
-    let progress = Progress::new(&exec.to_string(), splits);
+    let builder = Worker::builder(bench.pool.clone()).name(format!("{WORKER_PREFIX}exec"));
+    let worker = how.serve(builder, &name).slots(in_flight.into()).build()?;
+    let progress = Progress::new("splits", splits);
     let watch = Watch::start(&bench.cpu);
     let running = Running::start(worker);
     let status = loop {

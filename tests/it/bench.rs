@@ -150,8 +150,8 @@ async fn exec_runs_commands_and_counts_their_splits() {
     let db = TestDb::new().await;
     let options = ["exec", "--splits", "40", "--lines", "500", "--rounds", "1"];
     let exec = report(&db, &options);
-    assert_eq!(count(&exec, "succeeded"), 540);
-    for way in ["bare", "once", "lines"] {
+    assert_eq!(count(&exec, "succeeded"), 580);
+    for way in ["bare", "rust", "once", "lines"] {
         measured(&exec, way);
     }
     assert!(exec["overhead_us"].is_f64(), "{exec}");
