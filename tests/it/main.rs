@@ -18,6 +18,7 @@ mod exec;
 mod follow;
 mod http;
 mod journey;
+mod languages;
 mod layers;
 mod leader;
 mod lease;
