@@ -164,9 +164,8 @@ async fn watch(
             () = &mut writing, if !written => written = true,
             () = &mut noting, if !noted => noted = true,
             status = group.ended() => {
-                // What it answered before it ended counts, and what it said explains.
-                let rest = async { tokio::join!(&mut reading, async { if !noted { (&mut noting).await } }) };
-                let _ = timeout(REST_WITHIN, rest).await;
+                // What it answered before it ended counts.
+                let _ = timeout(REST_WITHIN, &mut reading).await;
                 break (status.ok(), None);
             }
             () = kill.cancelled() => {
@@ -175,6 +174,10 @@ async fn watch(
             }
         }
     };
+    // What it said last explains its end.
+    if !noted {
+        let _ = timeout(REST_WITHIN, noting).await;
+    }
     let how = match (status, garbage) {
         (_, Some(garbage)) => garbage,
         (Some(status), None) => ended(status, &last.get()),
