@@ -172,25 +172,23 @@ declare
     t divvy.task_type;
     v_free_at timestamptz;
     v_longest constant interval := '1.5 s';   -- so the small tick keeps its rhythm when nobody leads
-    v_type text;
     v_due timestamptz;
 begin
     perform divvy.small_tick(v_now);
-    foreach v_type in array next_wait.task_types loop
-        select * into t from divvy.task_type x where x.name = v_type;
-        if coalesce(t.paused_until > v_now, false) then
-            null;
-        elsif divvy.has_ready(v_type) or (t.limited and exists (select from divvy.freed f where f.task_type = v_type and f.ended)) then
-            v_free_at := case when t.limited then divvy.free_at(t, v_now) else v_now end;
-            if v_free_at <= v_now then
-                return interval '0';
-            end if;
-            v_due := least(v_due, v_free_at);
+    for t in select * from divvy.task_type x
+        where x.name = any (next_wait.task_types) and coalesce(x.paused_until <= v_now, true)
+            and (divvy.has_ready(x.name) or (x.limited and exists (select from divvy.freed f where f.task_type = x.name and f.ended)))
+    loop
+        v_free_at := case when t.limited then divvy.free_at(t, v_now) else v_now end;
+        if v_free_at <= v_now then
+            return interval '0';
         end if;
-        -- It looks again before that and says so again: producers that wake pay, so not for long after it became busy.
-        insert into divvy.type_wake as w (task_type, idle_until) values (v_type, v_now + interval '2 s')
-        on conflict (task_type) do update set idle_until = excluded.idle_until where w.idle_until < v_now + interval '1.75 s';
+        v_due := least(v_due, v_free_at);
     end loop;
+    -- It looks again before that and says so again: producers that wake pay, so not for long after it became busy.
+    insert into divvy.type_wake as w (task_type, idle_until)
+    select distinct n, v_now + interval '2 s' from unnest(next_wait.task_types) n order by n
+    on conflict (task_type) do update set idle_until = excluded.idle_until where w.idle_until < v_now + interval '1.75 s';
     select least(v_due, (select min(u.waits_until) from divvy.unit u where u.waits_until < 'infinity'),
         (select min(s.next_fire_at) from divvy.schedule s where s.status = 'active')) into v_due;
     return greatest(interval '10 ms', least(v_longest, v_due - v_now));
@@ -198,16 +196,24 @@ end $$;
 
 -- Whether something of the type is ready and leased to nobody.
 create or replace function divvy.has_ready(p_type text) returns boolean
-language sql stable as $$
-    select exists (select from divvy.lane n where n.task_type = p_type and case
-        when n.lane > 20 then exists (select from divvy.stretch s where s.task_type = p_type and s.lane = n.lane and s.key > n.mark and s.first_no <= s.last_no)
-        when n.lane < 10 then exists (select from divvy.task k where k.task_type = p_type and k.lane = n.lane and k.claim_key > n.mark and k.state = 'ready'
+language plpgsql stable as $$
+begin
+    return exists (select from (
+            select l.lane, l.mark as from_key, 9223372036854775807 as to_key from divvy.lane l where l.task_type = p_type
+            union all
+            select b.lane, b.from_key, b.to_key from divvy.behind b where b.task_type = p_type) n
+        where case
+        when n.lane > 20 then exists (select from divvy.stretch s where s.task_type = p_type and s.lane = n.lane
+            and s.key > n.from_key and s.key <= n.to_key and s.first_no <= s.last_no)
+        when n.lane < 10 then exists (select from divvy.task k where k.task_type = p_type and k.lane = n.lane
+            and k.claim_key > n.from_key and k.claim_key <= n.to_key and k.state = 'ready'
             and not exists (select from divvy.lease l where l.task_type = p_type and l.lane = n.lane and not l.written
                 and l.hi_key >= k.claim_key and l.lo_key <= k.claim_key and k.id = any (l.split_ids)))
-        else exists (select from divvy.share s where s.task_type = p_type and s.lane = n.lane and s.claim_key > n.mark and s.state = 'ready'
+        else exists (select from divvy.share s where s.task_type = p_type and s.lane = n.lane
+            and s.claim_key > n.from_key and s.claim_key <= n.to_key and s.state = 'ready'
             and not exists (select from divvy.lease l where l.task_type = p_type and l.lane = n.lane and not l.written
-                and l.hi_key >= s.claim_key and l.lo_key <= s.claim_key and s.id = any (l.split_ids))) end)
-$$;
+                and l.hi_key >= s.claim_key and l.lo_key <= s.claim_key and s.id = any (l.split_ids))) end);
+end $$;
 
 create or replace function divvy.small_tick(p_now timestamptz) returns void
 language plpgsql as $$

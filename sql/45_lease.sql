@@ -9,7 +9,8 @@ create or replace function divvy.lend(p_parts divvy.part[], p_worker uuid, p_len
     p_now timestamptz) returns divvy.part[]
 language plpgsql as $$
 declare
-    v_token bigint := nextval('divvy.token');
+    v_token bigint;
+    v_type text;
     v_limited text[];    -- types with limits: their leases are counted,
     v_labelled text[];   -- and of these by group or task
     v_ids bigint[];
@@ -23,7 +24,12 @@ begin
     end if;
     for i in 1 .. cardinality(p_parts) loop
         p := p_parts[i];
-        p.token := case when p.lane > 20 then nextval('divvy.token') else v_token end;   -- a lease of a stretch is of one task
+        -- A token for each type, so that its holder's calls read few leases; a lease of a stretch is of one task.
+        if p.lane < 20 and v_type is distinct from p.task_type then
+            v_type := p.task_type;
+            v_token := nextval('divvy.token');
+        end if;
+        p.token := case when p.lane > 20 then nextval('divvy.token') else v_token end;
         p.lease_until := p_now + least(p_length, p_timeout);
         p_parts[i] := p;
         if v_labelled is not null then

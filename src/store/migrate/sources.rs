@@ -28,6 +28,7 @@ pub const MIGRATIONS: &[Source] = sources![
     "migrations/0003_limits.sql",
     "migrations/0004_stretches.sql",
     "migrations/0005_schedules.sql",
+    "migrations/0010_late_writers.sql",
 ];
 
 /// The rules: functions and views, in the order in which they are applied.
@@ -55,6 +56,7 @@ pub const RULES: &[Source] = sources![
     "sql/78_edit.sql",
     "sql/79_calendar.sql",
     "sql/80_duty.sql",
+    "sql/81_mark.sql",
     "sql/90_views.sql",
     "sql/99_rights.sql",
 ];
