@@ -77,6 +77,9 @@ enum Command {
     /// (internal) One worker process of the demo, until its standard input is closed
     #[command(name = crate::demo::workers::SUBCOMMAND, hide = true)]
     DemoWorker,
+    /// (internal) A command of the bench that lives long: completes every split, until its standard input is closed
+    #[command(name = crate::bench::exec::ECHO, hide = true)]
+    ExecEcho,
     /// Bring the database to this version's schema
     Migrate(migrate::Args),
     /// Serve HTTP, lead, and run the types written in SQL
@@ -130,6 +133,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Demo(args) => demo::run(args, global).await,
         Command::DemoWorker => demo::work(global).await,
+        Command::ExecEcho => crate::bench::exec::echo(),
         Command::Migrate(args) => migrate::run(args, global).await,
         Command::Serve(args) => serve::run(args, global).await,
         Command::Enqueue(args) => enqueue::run(args, global).await,

@@ -12,6 +12,7 @@ pub mod connect;
 pub mod doctor;
 pub mod duty;
 pub mod enqueue;
+pub mod exec_type;
 pub mod lead;
 pub mod line;
 pub mod listen;

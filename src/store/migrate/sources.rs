@@ -39,6 +39,7 @@ pub const RULES: &[Source] = sources![
     "sql/20_enqueue.sql",
     "sql/30_type.sql",
     "sql/35_sql_type.sql",
+    "sql/36_exec_type.sql",
     "sql/40_claim.sql",
     "sql/42_pick.sql",
     "sql/43_limit.sql",
