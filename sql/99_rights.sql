@@ -33,3 +33,8 @@ grant execute on function divvy.put_task_type, divvy.drop_task_type, divvy.cance
     divvy.resume, divvy.pause_task, divvy.resume_task, divvy.reschedule, divvy.skip_split, divvy.forget, divvy.worker_command, divvy.pause_schedule,
     divvy.resume_schedule, divvy.trigger_schedule, divvy.cancel_schedule, divvy.put_schedule, divvy.backfill_schedule, divvy.put_calendar,
     divvy.drop_calendar to divvy_operator;
+
+-- The HTTP API acts for whoever shows a token; who may make one may do all that its scopes say.
+grant execute on function divvy.token_of, divvy.act_as, divvy.take_key, divvy.keep_answer to divvy_producer, divvy_worker, divvy_reader, divvy_operator;
+grant execute on function divvy.create_token, divvy.revoke_token to divvy_operator;
+grant select on divvy.token_overview to divvy_operator;

@@ -83,9 +83,7 @@ const DEFAULTED: [&str; 25] = [
 /// # Errors
 /// BadSchedule, BadOption, OverLimit, naming the value; Conflict when moments are due that nobody has planned yet.
 pub async fn put(executor: impl PgExecutor<'_>, schedule: &NewSchedule) -> Result<Put> {
-    let mut options: Map<String, Value> =
-        DEFAULTED.iter().map(|name| ((*name).to_owned(), Value::Null)).collect();
-    options.extend(schedule.options.as_object().cloned().unwrap_or_default());
+    let mut options = schedule.options.as_object().cloned().unwrap_or_default();
     options.insert("task_type".to_owned(), json!(schedule.task_type));
     options.insert("payload".to_owned(), schedule.payload.clone());
     options.insert("timezone".to_owned(), json!(schedule.timezone));
@@ -96,9 +94,24 @@ pub async fn put(executor: impl PgExecutor<'_>, schedule: &NewSchedule) -> Resul
         Rule::Every(delta) => ("every", json!(seconds(delta))),
     };
     options.insert(kind.to_owned(), rule);
+    put_whole(executor, &schedule.name, options).await
+}
+
+/// The same with options as JSON, the rule among them.
+///
+/// # Errors
+/// As [`put`].
+pub async fn put_whole(
+    executor: impl PgExecutor<'_>,
+    name: &str,
+    given: Map<String, Value>,
+) -> Result<Put> {
+    let mut options: Map<String, Value> =
+        DEFAULTED.iter().map(|name| ((*name).to_owned(), Value::Null)).collect();
+    options.extend(given);
     let (id, outcome): (ScheduleId, String) =
         sqlx::query_as("select schedule_id, outcome from divvy.put_schedule($1, $2)")
-            .bind(&schedule.name)
+            .bind(name)
             .bind(Value::Object(options))
             .fetch_one(executor)
             .await?;
@@ -171,6 +184,7 @@ pub async fn rule(executor: impl PgExecutor<'_>, name: &str) -> Result<StoredRul
 }
 
 /// A row of `divvy.schedule_fire`: a moment and what was decided.
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
 #[expect(missing_docs, reason = "the table's columns, documented in sql/README.md")]
 pub struct FireRow {

@@ -28,6 +28,7 @@ pub const MIGRATIONS: &[Source] = sources![
     "migrations/0003_limits.sql",
     "migrations/0004_stretches.sql",
     "migrations/0005_schedules.sql",
+    "migrations/0008_http.sql",
 ];
 
 /// The rules: functions and views, in the order in which they are applied.
@@ -54,6 +55,8 @@ pub const RULES: &[Source] = sources![
     "sql/78_edit.sql",
     "sql/79_calendar.sql",
     "sql/80_duty.sql",
+    "sql/85_token.sql",
+    "sql/86_answer.sql",
     "sql/90_views.sql",
     "sql/99_rights.sql",
 ];
