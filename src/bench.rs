@@ -15,6 +15,7 @@ pub mod figure;
 pub mod floor;
 pub mod floor_only;
 pub mod hold;
+pub mod http;
 pub mod latency;
 pub mod line;
 pub mod load;
@@ -48,6 +49,8 @@ pub enum What {
     Latency(latency::Options),
     /// One task of many splits to its reduce
     Fanin(fanin::Options),
+    /// Putting tasks in and working by HTTP, against a service of its own
+    Http(http::Options),
     /// The hand-written SQL that the others are compared with
     Floor(floor_only::Options),
 }
@@ -90,6 +93,7 @@ pub async fn run(bench: &Bench, what: &What, force: bool, keep: bool) -> Result<
         What::Steady(options) => steady::run(bench, options).await?,
         What::Latency(options) => latency::run(bench, options).await?,
         What::Fanin(options) => fanin::run(bench, options).await?,
+        What::Http(options) => http::run(bench, options).await?,
         What::Floor(options) => floor_only::run(bench, options).await?,
     };
     report.store(&mut connection, &server).await?;

@@ -67,7 +67,11 @@ macro_rules! id {
             }
 
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!({ "type": "string", "pattern": "^-?[0-9]{1,19}$" })
+                schemars::json_schema!({
+                    "type": ["string", "integer"],
+                    "pattern": "^-?[0-9]{1,19}$",
+                    "description": "An id: a string of digits; a number is understood, too"
+                })
             }
         }
     };

@@ -35,7 +35,6 @@ enum Fold {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Rule {
     /// By cron expression: 5, 6 or 7 fields, @daily and friends
-    #[schemars(regex(pattern = r"^([1-5]?[0-9]) (1?[0-9]) (\*|[1-9]) \* \*$"))]
     cron: Option<String>,
     /// Once
     run_at: Option<DateTime<Utc>>,

@@ -44,9 +44,9 @@ impl<T: JsonSchema> JsonSchema for Text<T> {
 #[serde(untagged)]
 pub(super) enum Span {
     /// Seconds
-    Seconds(#[schemars(range(min = 0, max = 315_360_000))] f64),
+    Seconds(#[schemars(range(min = 0))] f64),
     /// An interval
-    Text(#[schemars(regex(pattern = r"^[0-9]{1,6} (s|min|hours|days)$"))] String),
+    Text(String),
 }
 
 /// A name: 1 to 100 of a-z 0-9 _ . : -
@@ -113,10 +113,9 @@ pub(super) struct NewTask {
     #[schemars(range(min = 0, max = 1_000_000))]
     split_count: Option<i32>,
     /// One split for every `split_size` keys of this range, such as [1,1000)
-    #[schemars(regex(pattern = r"^\[[0-9]{1,9},1[0-9]{9}\)$"))]
     split_range: Option<String>,
     /// How many keys a split of the range has
-    #[schemars(range(min = 10_000, max = 1_000_000_000_000_i64))]
+    #[schemars(range(min = 1))]
     split_size: Option<i64>,
     /// As of the type, for this task
     #[schemars(range(min = 1, max = 1000))]

@@ -96,14 +96,19 @@ fn schema_of(schema: &Value, generator: &SchemaGenerator) -> Value {
 fn responses(route: &Route, answer: Value, problem: &Value) -> Value {
     let mut responses = Map::new();
     for status in route.statuses {
-        let content = json!({ route.content_type: { "schema": answer } });
+        // A stream has no schema of its whole: what it carries is in its events.
+        let content = match route.content_type {
+            "application/json" => json!({ "application/json": { "schema": answer } }),
+            other => json!({ other: {} }),
+        };
         responses.insert(status.to_string(), json!({ "description": title(*status), "content": content }));
     }
     let common: &[u16] = match route.sent {
         Sent::Query(_) => &[400, 401, 403, 422, 500, 503],
         Sent::Body(_) => &[400, 401, 403, 408, 413, 415, 422, 500, 503],
     };
-    for status in common.iter().chain(route.problems) {
+    let unknown: &[u16] = if route.path.contains('{') { &[404] } else { &[] };
+    for status in common.iter().chain(unknown).chain(route.problems) {
         let content = json!({ "application/problem+json": { "schema": problem } });
         responses.insert(status.to_string(), json!({ "description": title(*status), "content": content }));
     }

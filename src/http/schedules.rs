@@ -190,7 +190,6 @@ struct Backfill {
     #[schemars(range(min = 1, max = 1000))]
     max_running: Option<i32>,
     /// Why, for those who look later
-    #[schemars(length(max = 1000))]
     reason: Option<String>,
 }
 

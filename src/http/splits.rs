@@ -3,7 +3,6 @@
 use super::auth::Scope;
 use super::call::{Answer, Call};
 use super::intake;
-use super::new_task::Name;
 use super::page::{self, List, Page};
 use super::problem::Problem;
 use super::route::{Nothing, Route, get, post};
@@ -38,7 +37,7 @@ pub(super) fn routes() -> Vec<Route> {
 #[serde(deny_unknown_fields)]
 struct Which {
     /// Of this type
-    task_type: Option<Name>,
+    task_type: Option<String>,
     /// In one of these states, separated by commas
     #[serde(default, deserialize_with = "intake::list")]
     status: Vec<SplitStatus>,
@@ -87,7 +86,7 @@ async fn page_of(call: Call, task: Option<TaskId>, which: Which) -> Result<Answe
     let limit = page::asked(which.limit)?;
     let filter = SplitFilter {
         task,
-        task_type: which.task_type.map(|name| name.0),
+        task_type: which.task_type,
         statuses: which.status,
         phase: which.phase,
         worker: which.worker,

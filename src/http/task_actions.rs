@@ -35,7 +35,6 @@ pub(super) fn routes() -> Vec<Route> {
 #[serde(deny_unknown_fields)]
 pub(super) struct Why {
     /// Why, for those who look later
-    #[schemars(length(max = 1000))]
     pub(super) reason: Option<String>,
 }
 
@@ -46,7 +45,6 @@ pub(super) struct Pause {
     /// Until this moment; default: until it is resumed
     pub(super) until: Option<DateTime<Utc>>,
     /// Why, for those who look later
-    #[schemars(length(max = 1000))]
     pub(super) reason: Option<String>,
 }
 
@@ -96,7 +94,6 @@ struct ByKey {
     #[schemars(length(max = 1000))]
     dedupe_key: String,
     /// Why, for those who look later
-    #[schemars(length(max = 1000))]
     reason: Option<String>,
 }
 
@@ -129,7 +126,6 @@ struct Redrive {
     #[serde(skip_serializing_if = "Option::is_none")]
     fresh: Option<bool>,
     /// Why, for those who look later
-    #[schemars(length(max = 1000))]
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
@@ -188,7 +184,6 @@ struct Change {
     #[serde(skip_serializing_if = "Option::is_none")]
     labels: Option<Vec<String>>,
     /// Why, for those who look later
-    #[schemars(length(max = 1000))]
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }

@@ -3,7 +3,7 @@
 use super::auth::Scope;
 use super::call::{Answer, Call};
 use super::intake;
-use super::new_task::{Name, NewTask, Text};
+use super::new_task::{NewTask, Text};
 use super::page::{self, List, Page};
 use super::problem::Problem;
 use super::route::{Nothing, Route, get, post};
@@ -124,7 +124,7 @@ async fn enqueue_many(call: Call, body: NewTasks) -> Result<Answer<AllMade>, Pro
 #[serde(deny_unknown_fields)]
 struct Which {
     /// Of this type
-    task_type: Option<Name>,
+    task_type: Option<String>,
     /// In one of these states, separated by commas
     #[serde(default, deserialize_with = "intake::list")]
     status: Vec<TaskStatus>,
@@ -146,7 +146,7 @@ struct Which {
 async fn list(call: Call, which: Which) -> Result<Answer<Page<TaskRow>>, Problem> {
     let limit = page::asked(which.limit)?;
     let filter = TaskFilter {
-        task_type: which.task_type.map(|name| name.0),
+        task_type: which.task_type,
         statuses: which.status,
         label: which.label,
         dedupe_key: which.dedupe_key,
