@@ -32,6 +32,7 @@ mod worker;
 mod workers;
 
 pub use auth::{hash, new_token};
+pub use connection::Patience;
 
 use crate::store::{Store, pool};
 use axum::Router;
@@ -62,6 +63,7 @@ struct Api {
     /// Memory for large bodies, in KiB.
     bodies: Semaphore,
     streams: Arc<Semaphore>,
+    patience: Patience,
     /// The service is about to stop: who waits is answered.
     stop: CancellationToken,
 }
@@ -82,6 +84,7 @@ impl Service {
         direct: PgConnectOptions,
         draining: CancellationToken,
         token_required: bool,
+        patience: Patience,
     ) -> Self {
         let health = health::Health::new(work.connect_options().as_ref().clone(), draining.clone());
         let store = Store::new(work);
@@ -94,6 +97,7 @@ impl Service {
             health,
             bodies: Semaphore::new(intake::BODIES_KIB),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            patience,
             stop: draining,
             store,
         };
@@ -140,5 +144,6 @@ fn router(service: Service) -> Router {
 
 /// Serves on `listener` until `stop`; requests that have begun are answered, for at most five seconds.
 pub async fn serve(listener: TcpListener, service: Service, stop: CancellationToken) {
-    connection::serve(listener, router(service), stop).await;
+    let patience = service.api.patience;
+    connection::serve(listener, router(service), patience, stop).await;
 }

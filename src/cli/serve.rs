@@ -88,7 +88,7 @@ async fn serve(
     let stop = signals();
     let served = CancellationToken::new();
     let work = pool::options().max_connections(HTTP_CONNECTIONS).connect_lazy_with(database.addresses.work.clone());
-    let service = http::Service::new(work.clone(), direct.clone(), stop.clone(), token_required);
+    let service = http::Service::new(work.clone(), direct.clone(), stop.clone(), token_required, http::Patience::default());
     let address = listener.local_addr()?;
     let mut service = tokio::spawn(http::serve(listener, service, served.clone()));
     let types = tokio::spawn(types.run(stop.clone()));

@@ -18,10 +18,6 @@ use tokio_util::task::TaskTracker;
 
 /// Connections at once; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 2_048;
-/// How long a connection may take for the head of its next request, or be idle.
-const HEAD_WITHIN: Duration = Duration::from_secs(30);
-/// How long a reader may take nothing of an answer.
-const STALL_MAX: Duration = Duration::from_secs(30);
 /// Bytes of a head, and of what is read ahead.
 const BUFFER_BYTES: usize = 64 << 10;
 /// How long requests that have begun may take once the service stops.
@@ -29,8 +25,25 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// After an accept that failed, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a slow client is waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// For the head of a request, or for the next request.
+    pub head: Duration,
+    /// For a body.
+    pub body: Duration,
+    /// For a reader that takes nothing of an answer.
+    pub stall: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { head: Duration::from_secs(30), body: Duration::from_secs(60), stall: Duration::from_secs(30) }
+    }
+}
+
 /// Accepts until `stop`; what has begun by then is answered, for at most [`DRAIN_MAX`].
-pub(super) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+pub(super) async fn serve(listener: TcpListener, router: Router, patience: Patience, stop: CancellationToken) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let connections = TaskTracker::new();
     loop {
@@ -41,7 +54,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
         let Some((stream, place)) = accepted else { continue };
         let (router, stop) = (router.clone(), stop.clone());
         connections.spawn(async move {
-            attend(stream, router, stop).await;
+            attend(stream, router, patience, stop).await;
             drop(place);
         });
     }
@@ -68,10 +81,10 @@ async fn accept(
     }
 }
 
-async fn attend(stream: TcpStream, router: Router, stop: CancellationToken) {
+async fn attend(stream: TcpStream, router: Router, patience: Patience, stop: CancellationToken) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(BUFFER_BYTES);
-    let connection = http.serve_connection(TokioIo::new(Patient::new(stream)), TowerToHyperService::new(router));
+    http.timer(TokioTimer::new()).header_read_timeout(patience.head).max_buf_size(BUFFER_BYTES);
+    let connection = http.serve_connection(TokioIo::new(Patient::new(stream, patience.stall)), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -88,12 +101,13 @@ async fn attend(stream: TcpStream, router: Router, stop: CancellationToken) {
 /// A stream whose reader is waited for, but not for ever.
 struct Patient {
     stream: TcpStream,
+    stall: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl Patient {
-    fn new(stream: TcpStream) -> Self {
-        Self { stream, stalled: None }
+    fn new(stream: TcpStream, stall: Duration) -> Self {
+        Self { stream, stall, stalled: None }
     }
 
     fn bounded<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -101,7 +115,8 @@ impl Patient {
             self.stalled = None;
             return written;
         }
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(STALL_MAX)));
+        let stall = self.stall;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(stall)));
         match stalled.as_mut().poll(context) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,

@@ -2,6 +2,7 @@
 
 use super::Api;
 use super::auth::Who;
+use super::new_task::Text;
 use super::problem::Problem;
 use super::route::is_json;
 use crate::store::answer::Keyed;
@@ -12,13 +13,10 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, IntoDeserializer};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::time::timeout;
 
 /// The largest body. SQL's own limits are for what is in it.
 pub(super) const BODY_BYTES_MAX: usize = 16 << 20;
-/// How long a body may take to come.
-const BODY_WITHIN: Duration = Duration::from_secs(60);
 /// Bodies from this size on share [`BODIES_KIB`].
 const LARGE_BYTES: usize = 64 << 10;
 /// How much memory the large bodies that are being read may take together.
@@ -42,12 +40,12 @@ pub(super) async fn read(api: &Arc<Api>, headers: &HeaderMap, body: Body) -> Res
         };
         Limited::new(body, BODY_BYTES_MAX).collect().await
     };
-    match timeout(BODY_WITHIN, reading).await {
+    match timeout(api.patience.body, reading).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(error)) => Err(Problem::malformed(format!("the body broke off: {error}"))),
         Err(_) => {
-            let detail = format!("the body did not come within {BODY_WITHIN:?}");
+            let detail = format!("the body did not come within {:?}", api.patience.body);
             Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", detail))
         }
     }
@@ -61,7 +59,8 @@ fn too_large() -> Problem {
 /// JSON as `T`; nothing at all is an empty object.
 pub(super) fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let bytes = if bytes.is_empty() { b"{}" } else { bytes };
-    serde_json::from_slice(bytes).map_err(|error| match error.classify() {
+    let read: Result<Text<T>, _> = serde_json::from_slice(bytes);
+    read.map(|read| read.value).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => Problem::invalid(format!("the body does not fit: {error}")),
         _ => Problem::malformed(format!("the body is not JSON: {error}")),
     })
@@ -80,8 +79,10 @@ pub(super) fn key(headers: &HeaderMap, keyed: bool) -> Result<Option<String>, Pr
         return Err(Problem::malformed("this takes no Idempotency-Key"));
     }
     match key.to_str() {
-        Ok(key) if (1..=255).contains(&key.len()) => Ok(Some(key.to_owned())),
-        _ => Err(Problem::invalid("the Idempotency-Key is not 1 to 255 printable characters of ASCII")),
+        Ok(key) if (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Ok(Some(key.to_owned()))
+        }
+        _ => Err(Problem::invalid("the Idempotency-Key is not 1 to 255 characters of ASCII, without spaces")),
     }
 }
 

@@ -3,12 +3,13 @@
 use chrono::{DateTime, Utc};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{DeserializeOwned, Deserializer, Error as _};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 
-/// A value that is also kept as it was written: the database gets that, to the digit.
+/// An object that is also kept as it was written: the database gets that, to the digit. (By itself, serde reads an array as
+/// the fields of a struct in their order.)
 #[derive(Debug)]
 pub(super) struct Text<T> {
     /// As it was written.
@@ -20,8 +21,17 @@ pub(super) struct Text<T> {
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Text<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
+        if !raw.get().starts_with('{') {
+            return Err(D::Error::custom(format!("an object expected, not {:.40}", raw.get())));
+        }
         let value = serde_json::from_str(raw.get()).map_err(D::Error::custom)?;
         Ok(Self { raw, value })
+    }
+}
+
+impl<T> Serialize for Text<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.raw.serialize(serializer)
     }
 }
 
@@ -52,7 +62,7 @@ pub(super) enum Span {
 /// A name: 1 to 100 of a-z 0-9 _ . : -
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(transparent)]
-pub(super) struct Name(#[schemars(regex(pattern = r"^[a-z0-9_.:-]{1,100}$"))] pub(super) String);
+pub(super) struct Name(pub(super) String);
 
 /// Whether reduce runs when splits failed
 #[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]

@@ -68,6 +68,18 @@ where
     Route::new::<T>(Method::GET, path, summary, Sent::Query(Q::json_schema), Arc::new(run))
 }
 
+/// A route that takes something away: DELETE, without a body.
+pub(super) fn delete<T, F, Fut>(path: &'static str, summary: &'static str, run: F) -> Route
+where
+    T: JsonSchema + 'static,
+    F: Fn(Call, Nothing) -> Fut + Send + Sync + Clone + 'static,
+    Fut: Future<Output = Result<Answer<T>, Problem>> + Send + 'static,
+{
+    let mut route = get(path, summary, run);
+    route.method = Method::DELETE;
+    route
+}
+
 /// A route that does something: a JSON body `B`.
 pub(super) fn send<B, T, F, Fut>(method: Method, path: &'static str, summary: &'static str, run: F) -> Route
 where

@@ -101,7 +101,7 @@ async fn put(call: Call, new: Text<NewSchedule>) -> Result<Answer<Stored>, Probl
 #[serde(deny_unknown_fields)]
 struct Preview {
     /// When it fires
-    rule: Rule,
+    rule: Text<Rule>,
     /// Moments after this one; default: now, by the database's clock
     after: Option<DateTime<Utc>>,
     /// How many; default 5
@@ -121,7 +121,7 @@ async fn preview(call: Call, ask: Preview) -> Result<Answer<Moments>, Problem> {
     if !(1..=PREVIEW_MAX).contains(&count) {
         return Err(Problem::invalid(format!("count is {count}; it must be 1 to {PREVIEW_MAX}")));
     }
-    let trigger = ask.rule.trigger()?;
+    let trigger = ask.rule.value.trigger()?;
     let trigger = trigger.ok_or_else(|| Problem::invalid("give one of cron, run_at, steps and every"))?;
     let after = match ask.after {
         Some(after) => after,

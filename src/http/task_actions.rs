@@ -2,7 +2,7 @@
 
 use super::auth::Scope;
 use super::call::{Answer, Call};
-use super::new_task::{Name, Span};
+use super::new_task::{Name, Span, Text};
 use super::problem::Problem;
 use super::route::{Route, post, send};
 use crate::id::TaskId;
@@ -117,7 +117,7 @@ struct Redrive {
     skipped: Option<bool>,
     /// Only these
     #[serde(rename = "where", skip_serializing_if = "Option::is_none")]
-    only: Option<Only>,
+    only: Option<Text<Only>>,
     /// The budget of attempts from here on
     #[schemars(range(min = 1, max = 1000))]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -131,14 +131,13 @@ struct Redrive {
 }
 
 /// Some of the splits
-#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "read for its shape; the text is what is passed on")]
 struct Only {
     /// With these numbers
-    #[serde(skip_serializing_if = "Option::is_none")]
     split_no: Option<Vec<i32>>,
     /// With an error of this class
-    #[serde(skip_serializing_if = "Option::is_none")]
     error_class: Option<String>,
 }
 

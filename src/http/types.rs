@@ -5,7 +5,7 @@ use super::call::{Answer, Call};
 use super::new_task::{Name, ReduceOn, Span, Text};
 use super::page::List;
 use super::problem::Problem;
-use super::route::{Nothing, Route, get, post, send};
+use super::route::{Nothing, Route, delete, get, post, send};
 use super::task_actions::{DONE, Done, Pause, Plain};
 use crate::store::listing::detail::{self, TypeDetail};
 use crate::store::operate;
@@ -25,7 +25,7 @@ pub(super) fn routes() -> Vec<Route> {
         send(Method::PUT, "/api/v1/types/{task_type}", "Declare a type, or change the options that are named", put)
             .to(ACT)
             .fails(&[409]),
-        send(Method::DELETE, "/api/v1/types/{task_type}", "Forget a type that has no open task", drop)
+        delete("/api/v1/types/{task_type}", "Forget a type that has no open task", drop)
             .to(ACT)
             .fails(&[404, 409]),
         post("/api/v1/types/{task_type}/pause", "Claim nothing more of a type", pause).to(ACT).fails(&[404]),
@@ -68,7 +68,7 @@ async fn one(call: Call, _: Nothing) -> Result<Answer<Whole>, Problem> {
 #[expect(dead_code, reason = "read for its shape; the text is what is stored")]
 struct Options {
     /// Who serves it: {"worker": true}. Other kinds run code on the server's side and are declared there
-    handler: Option<Handler>,
+    handler: Option<Text<Handler>>,
     /// Whether a task begins with a plan
     plan: Option<bool>,
     /// Whether a task ends with a reduce
@@ -137,7 +137,7 @@ async fn put(call: Call, options: Text<Options>) -> Result<Answer<Declared>, Pro
     .await
 }
 
-async fn drop(call: Call, _: Plain) -> Result<Answer<Done>, Problem> {
+async fn drop(call: Call, _: Nothing) -> Result<Answer<Done>, Problem> {
     let name = call.name("task_type").to_owned();
     call.act(StatusCode::OK, move |c| {
         Box::pin(async move {

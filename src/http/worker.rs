@@ -8,7 +8,7 @@ mod settle;
 
 use super::auth::Scope;
 use super::call::{Answer, Call};
-use super::new_task::Name;
+use super::new_task::{Name, Text};
 use super::problem::Problem;
 use super::route::{Route, post};
 use crate::id::{SplitId, Token};
@@ -25,6 +25,8 @@ use uuid::Uuid;
 
 /// Ids of one call at most.
 const IDS_MAX: usize = 10_000;
+/// Types of one call at most.
+const TYPES_MAX: usize = 1_000;
 /// The longest lease or delay that may be asked for: ten years.
 const SPAN_SECONDS_MAX: f64 = 315_360_000.0;
 
@@ -45,8 +47,11 @@ fn span(name: &str, seconds: Option<f64>) -> Result<Option<Duration>, Problem> {
     seconds.map(|given| super::tasks::seconds(name, Some(given), SPAN_SECONDS_MAX)).transpose()
 }
 
-fn names(given: Vec<Name>) -> Vec<String> {
-    given.into_iter().map(|name| name.0).collect()
+fn names(given: Vec<Name>) -> Result<Vec<String>, Problem> {
+    match given.len() {
+        0..=TYPES_MAX => Ok(given.into_iter().map(|name| name.0).collect()),
+        more => Err(Problem::invalid(format!("{more} task_types; a call has at most {TYPES_MAX}"))),
+    }
 }
 
 /// Who the worker is
@@ -56,7 +61,6 @@ struct Register {
     /// Its id: new for each process that starts
     worker: Uuid,
     /// Its name, for people
-    #[schemars(length(max = 200))]
     name: String,
     /// What it serves
     #[schemars(length(max = 1000))]
@@ -66,15 +70,16 @@ struct Register {
     slots: i32,
     /// Types to declare that are not there yet
     #[serde(default)]
-    types: BTreeMap<String, Declare>,
+    types: BTreeMap<String, Text<Declare>>,
     /// What else to show of it
     #[serde(default)]
     meta: Map<String, Value>,
 }
 
 /// How a type begins and ends
-#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "read for its shape; the text is what is stored")]
 struct Declare {
     /// Its tasks begin with a plan
     #[serde(default)]
@@ -100,7 +105,7 @@ async fn register(call: Call, who: Register) -> Result<Answer<Registered>, Probl
     let who = Registration {
         worker: who.worker,
         name: who.name,
-        task_types: names(who.task_types),
+        task_types: names(who.task_types)?,
         slots: who.slots,
         meta: Value::Object(meta),
     };
@@ -132,9 +137,9 @@ struct Beat {
     worker: Uuid,
     /// The splits that it still works on
     #[schemars(length(max = 10_000))]
-    splits: Vec<Held>,
+    splits: Vec<Text<Held>>,
     /// For how long, in seconds; default: as before
-    #[schemars(range(min = 1, max = 315_360_000))]
+    #[schemars(range(min = 0, max = 315_360_000))]
     lease: Option<f64>,
 }
 
@@ -166,7 +171,7 @@ fn few(what: &str, count: usize) -> Result<(), Problem> {
 async fn heartbeat(call: Call, beat: Beat) -> Result<Answer<Beaten>, Problem> {
     few("splits", beat.splits.len())?;
     let lease = span("lease", beat.lease)?;
-    let (splits, tokens): (Vec<_>, Vec<_>) = beat.splits.iter().map(|held| (held.split_id, held.token)).unzip();
+    let (splits, tokens): (Vec<_>, Vec<_>) = beat.splits.iter().map(|held| (held.value.split_id, held.value.token)).unzip();
     let told = call
         .look(move |c| {
             Box::pin(async move { worker::heartbeat(c, beat.worker, &splits, &tokens, lease).await })
@@ -193,7 +198,7 @@ struct Waits {
 }
 
 async fn wait(call: Call, types: Types) -> Result<Answer<Waits>, Problem> {
-    let types = names(types.task_types);
+    let types = names(types.task_types)?;
     let wait = call.look(move |c| Box::pin(async move { next_wait(c, &types).await })).await?;
     Answer::ok(&Waits { seconds: wait.map(|wait| wait.as_secs_f64()) })
 }

@@ -42,7 +42,7 @@ pub(super) struct Wanted {
     /// The registered worker
     worker: Uuid,
     /// The types to take from
-    #[schemars(length(min = 1, max = 1000))]
+    #[schemars(length(max = 1000))]
     task_types: Vec<Name>,
     /// How many splits at most; default 1
     #[schemars(range(min = 1, max = 5000))]
@@ -50,7 +50,7 @@ pub(super) struct Wanted {
     /// How many of each type, in the same order; default: max
     per_type: Option<Vec<i32>>,
     /// For how long, in seconds; default: the longest of the types'
-    #[schemars(range(min = 1, max = 315_360_000))]
+    #[schemars(range(min = 0, max = 315_360_000))]
     lease: Option<f64>,
     /// How long to wait for the first, in seconds: 0 to 30; default 0
     #[schemars(range(min = 0, max = 30))]
@@ -137,7 +137,7 @@ pub(super) async fn claim(call: Call, wanted: Wanted) -> Result<Answer<Given>, P
     if !(1..=CLAIM_MAX).contains(&max) {
         return Err(Problem::invalid(format!("max is {max}; it must be 1 to {CLAIM_MAX}")));
     }
-    let task_types = super::names(wanted.task_types);
+    let task_types = super::names(wanted.task_types)?;
     let per_type = wanted.per_type.unwrap_or_else(|| vec![max; task_types.len()]);
     let ask = Arc::new(Ask { worker: wanted.worker, task_types, per_type, most: max, lease });
     let until = Instant::now() + wait;

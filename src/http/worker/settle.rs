@@ -1,6 +1,7 @@
 //! What a worker says of a split that it holds.
 
 use super::super::call::{Answer, Call};
+use super::super::new_task::Text;
 use super::super::problem::Problem;
 use super::super::route::{Route, post};
 use super::super::task_actions::{DONE, Done};
@@ -74,7 +75,7 @@ async fn complete_one(call: Call, one: Ended) -> Result<Answer<Stands>, Problem>
 struct ManyEnded {
     /// The splits
     #[schemars(length(max = 10_000))]
-    splits: Vec<Ended>,
+    splits: Vec<Text<Ended>>,
 }
 
 /// What became of each
@@ -98,6 +99,7 @@ async fn complete_many(call: Call, many: ManyEnded) -> Result<Answer<Verdicts>, 
     let finished: Vec<Finished> = many
         .splits
         .into_iter()
+        .map(|one| one.value)
         .map(|one| Finished { split_id: one.split_id, token: one.token, result: one.result })
         .collect();
     let done =
