@@ -121,9 +121,11 @@ async fn commit(store: &Store, group: Vec<Item>) {
 
 /// The error with its cause's code, which tells a bad value from a bad moment.
 fn again(error: &Error) -> Error {
-    match sqlstate::is_value_fault(error) {
-        true => Error::new(ErrorKind::BadOption, error.to_string()),
-        false => Error::new(error.kind(), error.to_string()),
+    match error.kind() {
+        ErrorKind::Database if sqlstate::is_value_fault(error) => {
+            Error::new(ErrorKind::BadOption, error.to_string())
+        }
+        kind => Error::new(kind, error.to_string()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::de::{DeserializeOwned, Deserializer, Error as _};
+use serde::de::{DeserializeOwned, Deserializer, Error as _, IgnoredAny};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -94,9 +94,10 @@ pub(super) enum OnDuplicate {
 #[expect(dead_code, reason = "read for its shape; the text is what is stored")]
 pub(super) struct NewTask {
     /// The type that selects the handler
-    pub(super) task_type: Name,
+    task_type: Name,
     /// For the handler; default {}
-    pub(super) payload: Option<Value>,
+    #[schemars(with = "Option<Value>")]
+    payload: Option<IgnoredAny>,
     /// Not before this moment
     run_at: Option<DateTime<Utc>>,
     /// 1 (first) to 4; default 2
@@ -118,7 +119,8 @@ pub(super) struct NewTask {
     /// Cancelled then
     deadline_at: Option<DateTime<Utc>>,
     /// One split for each element
-    splits: Option<Vec<Value>>,
+    #[schemars(with = "Option<Vec<Value>>")]
+    splits: Option<Vec<IgnoredAny>>,
     /// So many splits
     #[schemars(range(min = 0, max = 1_000_000))]
     split_count: Option<i32>,

@@ -11,7 +11,7 @@ async fn what_can_not_be_read_or_means_nothing_is_refused_with_its_place() {
     let db = TestDb::new().await;
     let http = running(&db).await;
     let w = "44444444-4444-4444-4444-444444444444";
-    let deep = format!("{{\"task_type\": \"a\", \"payload\": {}{}}}", "[".repeat(200), "]".repeat(200));
+    let deep = format!("{{\"task_type\": \"a\", \"payload\": {}{}}}", "[".repeat(100_000), "]".repeat(100_000));
     for (method, path, body, status, code, says) in [
         ("POST", "/api/v1/tasks", "{\"task_type\": ", 400, "malformed", "not JSON"),
         ("POST", "/api/v1/tasks", "nonsense", 400, "malformed", "not JSON"),
@@ -24,7 +24,7 @@ async fn what_can_not_be_read_or_means_nothing_is_refused_with_its_place() {
         ("POST", "/api/v1/tasks", "{\"task_type\": \"a\", \"priority\": 9}", 422, "DV010", "priority is 9"),
         ("POST", "/api/v1/tasks", "{\"task_type\": \"a\", \"payload\": \"\\ud800\"}", 422, "DV010", "SQLSTATE 22P02"),
         ("POST", "/api/v1/tasks", "{\"task_type\": \"a\", \"split_range\": \"x\", \"split_size\": 1}", 422, "DV010", "range"),
-        ("POST", "/api/v1/tasks", deep.as_str(), 422, "DV010", "recursion limit"),
+        ("POST", "/api/v1/tasks", deep.as_str(), 422, "DV010", "stack depth limit"),
         ("POST", "/api/v1/tasks/batch", "{\"tasks\": []}", 422, "DV010", "0 tasks"),
         ("POST", "/api/v1/tasks/batch", "{\"tasks\": [{\"task_type\": \"a\"}, {\"task_type\": \"-?\"}]}", 422, "DV010", "'-?'"),
         ("POST", "/api/v1/tasks?x=1", "{\"task_type\": \"a\"}", 422, "DV010", "takes no parameters"),

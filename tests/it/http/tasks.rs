@@ -149,6 +149,7 @@ async fn a_bad_task_does_not_harm_those_that_came_with_it() {
 async fn the_end_of_a_task_is_waited_for_and_streamed() {
     let db = TestDb::new().await;
     let http = running(&db).await;
+    http.send("PUT", "/api/v1/types/mail", json!({})).await.is(200);
     let id = task(&http, json!({ "task_type": "mail" })).await;
     let mut stream = TcpStream::connect(http.address).await.unwrap();
     let ask = format!("GET /api/v1/tasks/{id}/stream HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
