@@ -107,6 +107,9 @@ mod tests {
     fn an_id_is_a_string_in_json_and_read_from_a_number_too() {
         assert_eq!(serde_json::to_string(&TaskId(9_007_199_254_740_993)).unwrap(), "\"9007199254740993\"");
         let read = |text| serde_json::from_str::<TaskId>(text).ok();
-        assert_eq!((read("\"7\""), read("7"), read("\"x\""), read("1.5")), (Some(TaskId(7)), Some(TaskId(7)), None, None));
+        assert_eq!(
+            (read("\"7\""), read("7"), read("\"x\""), read("1.5")),
+            (Some(TaskId(7)), Some(TaskId(7)), None, None)
+        );
     }
 }

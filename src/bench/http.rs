@@ -164,7 +164,7 @@ async fn one_by_one(address: SocketAddr, body: Arc<str>, left: Arc<AtomicU64>) -
 /// Takes up to `most` of what is left.
 fn take(left: &AtomicU64, most: u64) -> u64 {
     let update = |now: u64| (now > 0).then(|| now.saturating_sub(most));
-    let before = left.try_update(Ordering::Relaxed, Ordering::Relaxed, update);
+    let before = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
     before.map_or(0, |before| before.min(most))
 }
 
@@ -213,7 +213,8 @@ async fn work(
     task_type: &str,
     count: u64,
 ) -> Result<(Way, u64)> {
-    let mut way = Way::new("http_worker", format!("a worker by HTTP, {} × {CLAIM} in flight", options.workers));
+    let mut way =
+        Way::new("http_worker", format!("a worker by HTTP, {} × {CLAIM} in flight", options.workers));
     let done = Arc::new(AtomicU64::new(0));
     let worker = uuid::Uuid::new_v4();
     let mut client = Client::connect(service.address).await?;
@@ -291,7 +292,10 @@ fn report(options: &Options, ways: &[Way], counts: Counts) -> Result<Report> {
         if count == 0 {
             continue;
         }
-        report.note(format!("{}: median {p50_ms:.2} ms, p99 {p99_ms:.2} ms, worst {max_ms:.2} ms a request", way.series.name));
+        report.note(format!(
+            "{}: median {p50_ms:.2} ms, p99 {p99_ms:.2} ms, worst {max_ms:.2} ms a request",
+            way.series.name
+        ));
         report.insert("requests", &way.series.key, serde_json::to_value(way.waits.percentiles())?);
         if let (Some(seconds), Some(figure)) = (way.service_seconds, way.figure()) {
             let us = seconds * 1e6 / figure.count.max(1) as f64;

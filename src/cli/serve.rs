@@ -87,8 +87,15 @@ async fn serve(
     let types = sql_host(database, args.sql_slots, args.sql_role_url.as_deref(), args.grace)?;
     let stop = signals();
     let served = CancellationToken::new();
-    let work = pool::options().max_connections(HTTP_CONNECTIONS).connect_lazy_with(database.addresses.work.clone());
-    let service = http::Service::new(work.clone(), direct.clone(), stop.clone(), token_required, http::Patience::default());
+    let work =
+        pool::options().max_connections(HTTP_CONNECTIONS).connect_lazy_with(database.addresses.work.clone());
+    let service = http::Service::new(
+        work.clone(),
+        direct.clone(),
+        stop.clone(),
+        token_required,
+        http::Patience::default(),
+    );
     let address = listener.local_addr()?;
     let mut service = tokio::spawn(http::serve(listener, service, served.clone()));
     let types = tokio::spawn(types.run(stop.clone()));

@@ -3,8 +3,8 @@
 use super::args::{self, usage};
 use super::{Global, database, output};
 use crate::http;
-use crate::store::token::{self, TokenRow};
 use crate::store::clock;
+use crate::store::token::{self, TokenRow};
 use clap::Subcommand;
 use serde_json::json;
 use sqlx::PgPool;
@@ -100,9 +100,12 @@ async fn create(
     };
     token::create(pool, &name, &hash, scopes, expires_at).await?;
     if as_json {
-        return output::json(&json!({ "name": name, "token": secret, "scopes": scopes, "expires_at": expires_at }));
+        return output::json(
+            &json!({ "name": name, "token": secret, "scopes": scopes, "expires_at": expires_at }),
+        );
     }
-    let until = expires_at.map_or("until it is revoked".to_owned(), |at| format!("until {}", output::exact(at)));
+    let until =
+        expires_at.map_or("until it is revoked".to_owned(), |at| format!("until {}", output::exact(at)));
     output::say(&format!("token {name} is good {until}; it is shown this once:"));
     output::line(&secret)
 }

@@ -78,10 +78,7 @@ impl Call {
         T: Serialize + Send + 'static,
         F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T> + Send + 'static,
     {
-        self.act_as(move |c| {
-            Box::pin(async move { Ok((status, work(c).await?)) })
-        })
-        .await
+        self.act_as(move |c| Box::pin(async move { Ok((status, work(c).await?)) })).await
     }
 
     /// The same where `work` says the status.
@@ -217,7 +214,8 @@ mod tests {
         let mut one = json!({ "task_id": "7", "payload": { "iban": 1 }, "result": 2, "error": "e" });
         hide(&mut one);
         assert_eq!(one, json!({ "task_id": "7", "error": "e" }));
-        let mut page = json!({ "items": [{ "verb": "update_task", "after": { "payload": 1, "priority": 2 } }] });
+        let mut page =
+            json!({ "items": [{ "verb": "update_task", "after": { "payload": 1, "priority": 2 } }] });
         hide(&mut page);
         assert_eq!(page, json!({ "items": [{ "verb": "update_task", "after": { "priority": 2 } }] }));
     }

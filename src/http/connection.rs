@@ -43,7 +43,12 @@ impl Default for Patience {
 }
 
 /// Accepts until `stop`; what has begun by then is answered, for at most [`DRAIN_MAX`].
-pub(super) async fn serve(listener: TcpListener, router: Router, patience: Patience, stop: CancellationToken) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    patience: Patience,
+    stop: CancellationToken,
+) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let connections = TaskTracker::new();
     loop {
@@ -84,7 +89,10 @@ async fn accept(
 async fn attend(stream: TcpStream, router: Router, patience: Patience, stop: CancellationToken) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(patience.head).max_buf_size(BUFFER_BYTES);
-    let connection = http.serve_connection(TokioIo::new(Patient::new(stream, patience.stall)), TowerToHyperService::new(router));
+    let connection = http.serve_connection(
+        TokioIo::new(Patient::new(stream, patience.stall)),
+        TowerToHyperService::new(router),
+    );
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -135,7 +143,11 @@ impl AsyncRead for Patient {
 }
 
 impl AsyncWrite for Patient {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.bounded(context, written)
     }

@@ -135,7 +135,8 @@ fn is_one_to_blame(error: &Error) -> bool {
 }
 
 async fn store_all(store: &Store, part: &[Item]) -> Result<Vec<Enqueued>> {
-    let mut text = String::with_capacity(part.iter().map(|item| item.text.get().len() + 1).sum::<usize>() + 2);
+    let mut text =
+        String::with_capacity(part.iter().map(|item| item.text.get().len() + 1).sum::<usize>() + 2);
     text.push('[');
     for (at, item) in part.iter().enumerate() {
         if at > 0 {

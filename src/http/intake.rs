@@ -28,7 +28,8 @@ pub(super) async fn read(api: &Arc<Api>, headers: &HeaderMap, body: Body) -> Res
         let detail = "the body is JSON: send Content-Type: application/json";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type", detail));
     }
-    let told = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let told =
+        headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     let bytes = told.unwrap_or(BODY_BYTES_MAX);
     if bytes > BODY_BYTES_MAX {
         return Err(too_large());

@@ -3,8 +3,8 @@
 use super::problem::Problem;
 use super::route::{Route, Sent};
 use axum::http::{Method, StatusCode};
-use schemars::generate::SchemaSettings;
 use schemars::SchemaGenerator;
+use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 /// The document.
@@ -120,7 +120,8 @@ fn title(status: u16) -> &'static str {
 }
 
 fn operation_id(route: &Route) -> String {
-    let words = route.path.trim_start_matches("/api/v1/").split(['/', '{', '}']).filter(|word| !word.is_empty());
+    let words =
+        route.path.trim_start_matches("/api/v1/").split(['/', '{', '}']).filter(|word| !word.is_empty());
     let words: Vec<&str> = words.collect();
     format!("{}_{}", route.method.as_str().to_ascii_lowercase(), words.join("_"))
 }
@@ -170,7 +171,8 @@ fn without_null(mut schema: Value) -> Value {
             schema["type"] = (*kind).clone();
         }
     }
-    let choices: Vec<Value> = schema["anyOf"].as_array().into_iter().flatten().filter(|one| !null(one)).cloned().collect();
+    let choices: Vec<Value> =
+        schema["anyOf"].as_array().into_iter().flatten().filter(|one| !null(one)).cloned().collect();
     if let (Some(object), [only]) = (schema.as_object_mut(), choices.as_slice()) {
         object.remove("anyOf");
         object.extend(only.as_object().cloned().unwrap_or_default());

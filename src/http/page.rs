@@ -76,7 +76,14 @@ fn fitting<T: Serialize>(rows: &[T]) -> usize {
         left = left.saturating_sub(bytes);
         fits
     };
-    rows.iter().take_while({ let mut fits = fits; move |row| fits(row) }).count().max(1).min(rows.len())
+    rows.iter()
+        .take_while({
+            let mut fits = fits;
+            move |row| fits(row)
+        })
+        .count()
+        .max(1)
+        .min(rows.len())
 }
 
 #[cfg(test)]

@@ -91,7 +91,9 @@ fn of_database(error: &Error) -> Problem {
     let passes = error.kind() == ErrorKind::Busy
         || code.is_none()
         || sqlstate::is_unreachable(error)
-        || code.as_deref().is_some_and(|code| ["40", "53", "55", "57"].iter().any(|class| code.starts_with(class)));
+        || code
+            .as_deref()
+            .is_some_and(|code| ["40", "53", "55", "57"].iter().any(|class| code.starts_with(class)));
     if passes {
         tracing::warn!(%error, "the database did not do it just now");
         return Problem::unavailable("the database can't do it just now: try again");
@@ -104,7 +106,8 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_vec(&self).unwrap_or_default();
-        let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
+        let mut response =
+            (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
         let headers = response.headers_mut();
         match status {
             StatusCode::SERVICE_UNAVAILABLE => {

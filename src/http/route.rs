@@ -95,7 +95,13 @@ where
             Err(problem) => Box::pin(std::future::ready(Err(problem))),
         }
     };
-    let mut route = Route::new::<T>(method, path, summary, Sent::Body(|generator| generator.subschema_for::<B>()), Arc::new(run));
+    let mut route = Route::new::<T>(
+        method,
+        path,
+        summary,
+        Sent::Body(|generator| generator.subschema_for::<B>()),
+        Arc::new(run),
+    );
     route.keyed = route.method == Method::POST;
     route
 }
@@ -192,9 +198,7 @@ impl Route {
             Sent::Body(_) => intake::key(&parts.headers, self.keyed)?,
         };
         let sent = match self.sent {
-            Sent::Query(_) => {
-                Bytes::copy_from_slice(parts.uri.query().unwrap_or_default().as_bytes())
-            }
+            Sent::Query(_) => Bytes::copy_from_slice(parts.uri.query().unwrap_or_default().as_bytes()),
             Sent::Body(_) => {
                 without_query(parts.uri.query())?;
                 intake::read(&api, &parts.headers, body).await?
@@ -208,7 +212,9 @@ impl Route {
 fn without_query(query: Option<&str>) -> Result<(), Problem> {
     match query {
         None | Some("") => Ok(()),
-        Some(query) => Err(Problem::invalid(format!("this takes no parameters behind the path, not {query:?}"))),
+        Some(query) => {
+            Err(Problem::invalid(format!("this takes no parameters behind the path, not {query:?}")))
+        }
     }
 }
 

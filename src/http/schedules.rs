@@ -9,9 +9,9 @@ use super::problem::Problem;
 use super::route::{Nothing, Route, get, post, send};
 use super::task_actions::{DONE, Done, Pause, Plain, Why};
 use crate::id::{ScheduleId, TaskId};
+use crate::store::clock;
 use crate::store::overview::{self, ScheduleRow};
 use crate::store::schedule::{self, FireRow, Put};
-use crate::store::clock;
 use axum::http::{Method, StatusCode};
 use chrono::{DateTime, SecondsFormat, Utc};
 use schemars::JsonSchema;
@@ -28,20 +28,31 @@ pub(super) fn routes() -> Vec<Route> {
     const BOTH: &[u16] = &[404, 409];
     vec![
         get("/api/v1/schedules", "List schedules, those that have ended last", list).to(LOOK),
-        post("/api/v1/schedules/preview", "The next moments of a rule that is not stored", preview).to(LOOK).unkeyed(),
+        post("/api/v1/schedules/preview", "The next moments of a rule that is not stored", preview)
+            .to(LOOK)
+            .unkeyed(),
         get("/api/v1/schedules/{name}", "Look at a schedule", one).to(LOOK).fails(&[404]),
-        send(Method::PUT, "/api/v1/schedules/{name}", "Store a schedule, or change the one of that name, whole", put)
-            .to(ACT)
-            .answers(&[200, 201])
-            .fails(&[409]),
+        send(
+            Method::PUT,
+            "/api/v1/schedules/{name}",
+            "Store a schedule, or change the one of that name, whole",
+            put,
+        )
+        .to(ACT)
+        .answers(&[200, 201])
+        .fails(&[409]),
         get("/api/v1/schedules/{name}/history", "The moments that were decided, latest first", history)
             .to(LOOK)
             .fails(&[404]),
         post("/api/v1/schedules/{name}/trigger", "Make a task now", trigger).to(ACT).fails(BOTH),
-        post("/api/v1/schedules/{name}/backfill", "Make the tasks of past moments", backfill).to(ACT).fails(BOTH),
+        post("/api/v1/schedules/{name}/backfill", "Make the tasks of past moments", backfill)
+            .to(ACT)
+            .fails(BOTH),
         post("/api/v1/schedules/{name}/pause", "Stop a schedule from firing", pause).to(ACT).fails(BOTH),
         post("/api/v1/schedules/{name}/resume", "Let a schedule fire again", resume).to(ACT).fails(BOTH),
-        post("/api/v1/schedules/{name}/cancel", "End a schedule; tasks it made go on", cancel).to(ACT).fails(BOTH),
+        post("/api/v1/schedules/{name}/cancel", "End a schedule; tasks it made go on", cancel)
+            .to(ACT)
+            .fails(BOTH),
     ]
 }
 
@@ -55,7 +66,9 @@ async fn one(call: Call, _: Nothing) -> Result<Answer<ScheduleRow>, Problem> {
     let rows = call.look(move |c| Box::pin(overview::schedules(c))).await?;
     let mut rows = rows.into_iter().filter(|row| row.name.as_ref() == Some(&name)).collect::<Vec<_>>();
     // Those that have ended come last: the open one, else the newest.
-    rows.sort_by_key(|row| (matches!(row.status.as_str(), "done" | "cancelled"), std::cmp::Reverse(row.schedule_id)));
+    rows.sort_by_key(|row| {
+        (matches!(row.status.as_str(), "done" | "cancelled"), std::cmp::Reverse(row.schedule_id))
+    });
     match rows.first() {
         Some(row) => call.show(row),
         None => Err(Problem::unknown("schedule", call.name("name"))),

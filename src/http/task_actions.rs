@@ -25,7 +25,11 @@ pub(super) fn routes() -> Vec<Route> {
         post("/api/v1/tasks/{task_id}/pause", "Hold a task", pause),
         post("/api/v1/tasks/{task_id}/resume", "End the pause of a task", resume),
         post("/api/v1/tasks/{task_id}/reschedule", "Another moment or priority for what waits", reschedule),
-        post("/api/v1/tasks/{task_id}/forget", "Delete payloads, results, errors and logs of an ended task", forget),
+        post(
+            "/api/v1/tasks/{task_id}/forget",
+            "Delete payloads, results, errors and logs of an ended task",
+            forget,
+        ),
     ];
     acts.into_iter().map(|route| route.to(ACT).fails(&[404, 409])).collect()
 }
@@ -241,7 +245,9 @@ struct Reschedule {
 async fn reschedule(call: Call, to: Reschedule) -> Result<Answer<Splits>, Problem> {
     let id = call.task()?;
     call.act(StatusCode::OK, move |c| {
-        Box::pin(async move { Ok(Splits { splits: operate::reschedule(c, id, to.run_at, to.priority).await? }) })
+        Box::pin(
+            async move { Ok(Splits { splits: operate::reschedule(c, id, to.run_at, to.priority).await? }) },
+        )
     })
     .await
 }

@@ -42,14 +42,22 @@ pub(super) fn routes() -> Vec<Route> {
             .answers(&[201])
             .fails(&[409]),
         get("/api/v1/tasks/{task_id}", "Look at a task", one).to(LOOK).fails(&[404]),
-        get("/api/v1/tasks/{task_id}/result", "How a task ended, or where it stands; wait for its end", result)
-            .to(OWN)
-            .fails(&[404]),
+        get(
+            "/api/v1/tasks/{task_id}/result",
+            "How a task ended, or where it stands; wait for its end",
+            result,
+        )
+        .to(OWN)
+        .fails(&[404]),
         get("/api/v1/tasks/{task_id}/progress", "How far a task is", progress).to(OWN).fails(&[404]),
-        get("/api/v1/tasks/{task_id}/stream", "How far a task is, as it changes, until it ends", stream::progress)
-            .to(OWN)
-            .flows("text/event-stream")
-            .fails(&[404]),
+        get(
+            "/api/v1/tasks/{task_id}/stream",
+            "How far a task is, as it changes, until it ends",
+            stream::progress,
+        )
+        .to(OWN)
+        .flows("text/event-stream")
+        .fails(&[404]),
         get("/api/v1/tasks/{task_id}/splits", "The splits of a task, by number", splits::of_task).to(LOOK),
         get("/api/v1/tasks/{task_id}/log", "The log lines of a task's splits, oldest first", log).to(LOOK),
     ]
@@ -79,7 +87,8 @@ async fn enqueue_one(call: Call, task: Text<NewTask>) -> Result<Answer<Made>, Pr
         Box::pin(async move {
             let rows = enqueue::enqueue_text(c, &tasks).await?;
             let made = rows.first().map(|row| Made { task_id: row.task_id, created: row.created });
-            let made = made.ok_or_else(|| crate::Error::new(crate::ErrorKind::Protocol, "no task was made"))?;
+            let made =
+                made.ok_or_else(|| crate::Error::new(crate::ErrorKind::Protocol, "no task was made"))?;
             Ok((status(made.created), made))
         })
     })

@@ -22,9 +22,14 @@ pub(super) fn routes() -> Vec<Route> {
     vec![
         get("/api/v1/types", "List types: what waits and runs of each", list).to(LOOK),
         get("/api/v1/types/{task_type}", "Look at a type", one).to(LOOK).fails(&[404]),
-        send(Method::PUT, "/api/v1/types/{task_type}", "Declare a type, or change the options that are named", put)
-            .to(ACT)
-            .fails(&[409]),
+        send(
+            Method::PUT,
+            "/api/v1/types/{task_type}",
+            "Declare a type, or change the options that are named",
+            put,
+        )
+        .to(ACT)
+        .fails(&[409]),
         delete("/api/v1/types/{task_type}", "Forget a type that has no open task", drop)
             .to(ACT)
             .fails(&[404, 409]),
@@ -127,7 +132,8 @@ struct Declared {
 
 async fn put(call: Call, options: Text<Options>) -> Result<Answer<Declared>, Problem> {
     let name = call.name("task_type").to_owned();
-    let options: Value = serde_json::from_str(options.raw.get()).map_err(|e| Problem::malformed(e.to_string()))?;
+    let options: Value =
+        serde_json::from_str(options.raw.get()).map_err(|e| Problem::malformed(e.to_string()))?;
     call.act(StatusCode::OK, move |c| {
         Box::pin(async move {
             operate::put_task_type(c, &name, &options).await?;

@@ -171,7 +171,8 @@ fn few(what: &str, count: usize) -> Result<(), Problem> {
 async fn heartbeat(call: Call, beat: Beat) -> Result<Answer<Beaten>, Problem> {
     few("splits", beat.splits.len())?;
     let lease = span("lease", beat.lease)?;
-    let (splits, tokens): (Vec<_>, Vec<_>) = beat.splits.iter().map(|held| (held.value.split_id, held.value.token)).unzip();
+    let (splits, tokens): (Vec<_>, Vec<_>) =
+        beat.splits.iter().map(|held| (held.value.split_id, held.value.token)).unzip();
     let told = call
         .look(move |c| {
             Box::pin(async move { worker::heartbeat(c, beat.worker, &splits, &tokens, lease).await })
@@ -202,4 +203,3 @@ async fn wait(call: Call, types: Types) -> Result<Answer<Waits>, Problem> {
     let wait = call.look(move |c| Box::pin(async move { next_wait(c, &types).await })).await?;
     Answer::ok(&Waits { seconds: wait.map(|wait| wait.as_secs_f64()) })
 }
-

@@ -24,7 +24,9 @@ pub(super) fn routes() -> Vec<Route> {
     let run = |call, _: Plain| tell(call, Command::Run);
     vec![
         looks,
-        post("/api/v1/workers/{worker}/quiet", "Let a worker claim nothing more", quiet).to(ACT).fails(&[404]),
+        post("/api/v1/workers/{worker}/quiet", "Let a worker claim nothing more", quiet)
+            .to(ACT)
+            .fails(&[404]),
         post("/api/v1/workers/{worker}/terminate", "Let a worker stop", terminate).to(ACT).fails(&[404]),
         post("/api/v1/workers/{worker}/run", "Let a worker go on", run).to(ACT).fails(&[404]),
     ]

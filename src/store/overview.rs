@@ -197,7 +197,9 @@ pub async fn dead(executor: impl PgExecutor<'_>) -> Result<Vec<DeadRow>> {
 /// # Errors
 /// Database.
 pub async fn health(executor: impl PgExecutor<'_>) -> Result<Vec<(String, Option<String>)>> {
-    Ok(sqlx::query_as("select name, value from divvy.database_health order by name").fetch_all(executor).await?)
+    Ok(sqlx::query_as("select name, value from divvy.database_health order by name")
+        .fetch_all(executor)
+        .await?)
 }
 
 /// A task as it was enqueued.

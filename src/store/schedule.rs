@@ -101,11 +101,7 @@ pub async fn put(executor: impl PgExecutor<'_>, schedule: &NewSchedule) -> Resul
 ///
 /// # Errors
 /// As [`put`].
-pub async fn put_whole(
-    executor: impl PgExecutor<'_>,
-    name: &str,
-    given: Map<String, Value>,
-) -> Result<Put> {
+pub async fn put_whole(executor: impl PgExecutor<'_>, name: &str, given: Map<String, Value>) -> Result<Put> {
     let mut options: Map<String, Value> =
         DEFAULTED.iter().map(|name| ((*name).to_owned(), Value::Null)).collect();
     options.extend(given);

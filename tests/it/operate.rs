@@ -43,7 +43,10 @@ async fn an_event_is_written_with_its_decision_or_not_at_all() {
     assert!(q.events("task", task).await.is_empty());
     let hash = "a".repeat(64);
     q.run(format!("select divvy.create_token('ci', '{hash}', '{{operator}}')")).await;
-    q.run(format!("begin; select divvy.act_as('{hash}'); select divvy.cancel({task}, 'duplicate order'); commit")).await;
+    q.run(format!(
+        "begin; select divvy.act_as('{hash}'); select divvy.cancel({task}, 'duplicate order'); commit"
+    ))
+    .await;
     let event = q.last_event("task", task).await;
     assert_eq!((event.actor.as_str(), event.verb.as_str()), ("token ci", "cancel"));
     assert_eq!(event.reason.as_deref(), Some("duplicate order"));

@@ -43,7 +43,9 @@ impl Client {
             line.clear();
             self.stream.read_line(&mut line).await?;
             match line.trim_end().split_once(": ") {
-                Some((name, value)) if name.eq_ignore_ascii_case("content-length") => length = value.parse()?,
+                Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
+                    length = value.parse()?
+                }
                 Some(_) => {}
                 None => break,
             }

@@ -48,7 +48,8 @@ impl Service {
             }
             bail!("divvy serve ended: {told}")
         });
-        let address = address.await.with_context(|| format!("divvy serve did not listen within {WITHIN:?}"))??;
+        let address =
+            address.await.with_context(|| format!("divvy serve did not listen within {WITHIN:?}"))??;
         // What it says is read to the end: a full pipe would stop it.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Ok(Self { address, process })

@@ -154,7 +154,8 @@ pub(super) async fn claim(call: Call, wanted: Wanted) -> Result<Answer<Given>, P
         }
         let types = ask.clone();
         // From here on producers know that somebody waits, and notify.
-        let pause = call.look(move |c| Box::pin(async move { next_wait(c, &types.task_types).await })).await?;
+        let pause =
+            call.look(move |c| Box::pin(async move { next_wait(c, &types.task_types).await })).await?;
         let most = LOOK_EVERY.mul_f64(rand::random_range(0.8..1.2));
         let pause = pause.unwrap_or(most).clamp(least, most.max(least)).min(until - Instant::now());
         // What is ready and yet not given (the worker is to be quiet, a limit is reached) is asked for less and less.
@@ -172,7 +173,8 @@ async fn take(api: &Arc<Api>, ask: &Arc<Ask>) -> Result<Held, Error> {
     let (tell, told) = oneshot::channel();
     let (api, ask) = (api.clone(), ask.clone());
     tokio::spawn(async move {
-        let claimed = api.store.bounded(CALL_WITHIN, move |c| Box::pin(async move { claim::claim(c, &ask).await }));
+        let claimed =
+            api.store.bounded(CALL_WITHIN, move |c| Box::pin(async move { claim::claim(c, &ask).await }));
         let held = claimed.await.map(|splits| Held { splits, api });
         // Where nobody listens any more, dropping it releases.
         tell.send(held).ok();
@@ -206,7 +208,8 @@ impl Drop for Held {
         tokio::spawn(async move {
             for split in splits {
                 let (id, token) = (split.split_id, split.token);
-                let release = api.store.bounded(CALL_WITHIN, move |c| Box::pin(complete::release(c, id, token)));
+                let release =
+                    api.store.bounded(CALL_WITHIN, move |c| Box::pin(complete::release(c, id, token)));
                 if let Err(error) = release.await {
                     tracing::debug!(split.id = %id, %error, "split {id} is left to its lease");
                 }
@@ -225,7 +228,10 @@ impl http_body::Body for Handed {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let text = self.text.take();
         self.held.splits.clear();
         Poll::Ready(text.map(|text| Ok(Frame::data(text))))

@@ -32,7 +32,8 @@ pub(super) fn routes() -> Vec<Route> {
         post("/api/v1/worker/fail", "An attempt failed: retry, or stop", fail).fails(&[404, 409]),
         post("/api/v1/worker/snooze", "Not finished: call again later", snooze).fails(&[404, 409]),
         post("/api/v1/worker/release", "Give a split back untouched", release).fails(&[404, 409]),
-        post("/api/v1/worker/checkpoint", "Save state that a later attempt is given", checkpoint).fails(&[404, 409]),
+        post("/api/v1/worker/checkpoint", "Save state that a later attempt is given", checkpoint)
+            .fails(&[404, 409]),
         post("/api/v1/worker/log", "A line in the attempt's log", log).fails(&[404, 409]),
         post("/api/v1/worker/add_splits", "Splits that come to be when this one completes", add_splits)
             .fails(&[404, 409]),
@@ -63,7 +64,9 @@ struct Stands {
 async fn complete_one(call: Call, one: Ended) -> Result<Answer<Stands>, Problem> {
     let done = call
         .look(move |c| {
-            Box::pin(async move { complete::complete(c, one.split_id, one.token, one.result.as_deref()).await })
+            Box::pin(
+                async move { complete::complete(c, one.split_id, one.token, one.result.as_deref()).await },
+            )
         })
         .await?;
     Answer::ok(&Stands { status: done })
@@ -140,7 +143,8 @@ async fn fail(call: Call, failure: Failure) -> Result<Answer<Failed>, Problem> {
     let failed = call
         .look(move |c| {
             Box::pin(async move {
-                complete::fail(c, split_id, token, &Value::Object(error), retry.unwrap_or(true), retry_in).await
+                complete::fail(c, split_id, token, &Value::Object(error), retry.unwrap_or(true), retry_in)
+                    .await
             })
         })
         .await?;
@@ -348,12 +352,12 @@ async fn reduce_inputs(call: Call, which: Inputs) -> Result<Answer<Results>, Pro
             break;
         }
         let (split, token, read) = (which.split_id, which.token, left.min(step));
-        let rows = call
-            .look(move |c| Box::pin(complete::reduce_inputs(c, split, token, after, read)))
-            .await?;
+        let rows =
+            call.look(move |c| Box::pin(complete::reduce_inputs(c, split, token, after, read))).await?;
         more = i32::try_from(rows.len()).unwrap_or(read) == read;
         after = rows.last().map_or(after, |row| row.split_no);
-        bytes += rows.iter().map(|row| row.result.as_ref().map_or(0, |text| text.get().len()) + 64).sum::<usize>();
+        bytes +=
+            rows.iter().map(|row| row.result.as_ref().map_or(0, |text| text.get().len()) + 64).sum::<usize>();
         // Small results come in larger steps.
         if bytes / (items.len() + rows.len()).max(1) < INPUTS_SMALL_BYTES {
             step = (step * 8).min(INPUTS_MAX);

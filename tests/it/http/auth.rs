@@ -10,7 +10,10 @@ use serde_json::{Value, json};
 async fn a_token_is_made_used_listed_and_revoked_on_the_command_line() {
     let db = TestDb::new().await;
     let mut http = guarded(&db).await;
-    let made = ok(&mut divvy_on(db.url(), &["token", "create", "--scope", "producer", "--scope", "reader", "--name", "ci", "--expires", "30d"]));
+    let made = ok(&mut divvy_on(
+        db.url(),
+        &["token", "create", "--scope", "producer", "--scope", "reader", "--name", "ci", "--expires", "30d"],
+    ));
     let secret = made.trim().to_owned();
     assert!(secret.starts_with("divvy_") && secret.len() == 70, "{secret}");
     http.token = Some(secret.clone());
@@ -23,14 +26,18 @@ async fn a_token_is_made_used_listed_and_revoked_on_the_command_line() {
     let listed: Value = serde_json::from_str(&listed).unwrap();
     assert_eq!((&listed["tokens"][0]["name"], &listed["tokens"][0]["good"]), (&json!("ci"), &json!(true)));
     assert!(!listed.to_string().contains(&secret[6..]), "no token is listed");
-    let kept: String = sqlx::query_scalar("select hash from divvy.api_token").fetch_one(db.pool()).await.unwrap();
+    let kept: String =
+        sqlx::query_scalar("select hash from divvy.api_token").fetch_one(db.pool()).await.unwrap();
     assert_eq!(kept, divvy::http::hash(&secret));
     ok(&mut divvy_on(db.url(), &["token", "revoke", "ci", "--reason", "leaked"]));
     until("the revoked token is refused", async || http.get("/api/v1/tasks").await.status == 401).await;
     let gone = said(&mut divvy_on(db.url(), &["token", "revoke", "ci"]));
     assert!(gone.err.contains("there is no token ci"), "{}", gone.err);
     let events: Vec<String> =
-        sqlx::query_scalar("select verb from divvy.event where object = 'token' order by id").fetch_all(db.pool()).await.unwrap();
+        sqlx::query_scalar("select verb from divvy.event where object = 'token' order by id")
+            .fetch_all(db.pool())
+            .await
+            .unwrap();
     assert_eq!(events, ["create_token", "revoke_token"]);
     assert!(ok(&mut divvy_on(db.url(), &["token", "list", "--all"])).contains("revoked"));
 }
@@ -62,7 +69,10 @@ async fn a_decision_is_recorded_as_the_token_s_in_its_transaction() {
     let id = made["task_id"].as_str().unwrap();
     http.post(&format!("/api/v1/tasks/{id}/cancel"), json!({ "reason": "duplicate" })).await.is(200);
     let (actor, reason): (String, String) =
-        sqlx::query_as("select actor, reason from divvy.event where verb = 'cancel'").fetch_one(db.pool()).await.unwrap();
+        sqlx::query_as("select actor, reason from divvy.event where verb = 'cancel'")
+            .fetch_one(db.pool())
+            .await
+            .unwrap();
     assert_eq!((actor.as_str(), reason.as_str()), ("token ops", "duplicate"));
     let mine = http.get("/api/v1/audit?actor=token%20ops").await.is(200);
     assert_eq!(mine["items"].as_array().map(Vec::len), Some(2), "{mine}");
@@ -71,17 +81,30 @@ async fn a_decision_is_recorded_as_the_token_s_in_its_transaction() {
     http.post("/api/v1/types/mail/pause", json!({})).await.refuses(401, "unauthorized");
     // And nobody is believed who only says who they are.
     let mut session = db.connect().await;
-    sqlx::raw_sql("set divvy.actor = 'token ops'; set divvy.bearer = 'token ops'; select divvy.pause('mail')").execute(&mut session).await.unwrap();
-    let actor: String =
-        sqlx::query_scalar("select actor from divvy.event where verb = 'pause'").fetch_one(db.pool()).await.unwrap();
+    sqlx::raw_sql(
+        "set divvy.actor = 'token ops'; set divvy.bearer = 'token ops'; select divvy.pause('mail')",
+    )
+    .execute(&mut session)
+    .await
+    .unwrap();
+    let actor: String = sqlx::query_scalar("select actor from divvy.event where verb = 'pause'")
+        .fetch_one(db.pool())
+        .await
+        .unwrap();
     assert!(!actor.starts_with("token"), "{actor}");
 }
 
 #[test]
 fn serve_listens_on_no_open_address_without_tokens() {
-    for auth in [&["serve", "--listen", "0.0.0.0:0"][..], &["serve", "--listen", "[::]:0", "--auth", "none"][..]] {
+    for auth in
+        [&["serve", "--listen", "0.0.0.0:0"][..], &["serve", "--listen", "[::]:0", "--auth", "none"][..]]
+    {
         let said = said(&mut divvy_on("postgres://nobody@127.0.0.1:1/none", auth));
         assert_eq!(said.code, Some(2), "{}", said.err);
-        assert!(said.err.contains("no loopback address") && said.err.contains("--auth token"), "{}", said.err);
+        assert!(
+            said.err.contains("no loopback address") && said.err.contains("--auth token"),
+            "{}",
+            said.err
+        );
     }
 }

@@ -11,22 +11,58 @@ async fn what_can_not_be_read_or_means_nothing_is_refused_with_its_place() {
     let db = TestDb::new().await;
     let http = running(&db).await;
     let w = "44444444-4444-4444-4444-444444444444";
-    let deep = format!("{{\"task_type\": \"a\", \"payload\": {}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    let deep =
+        format!("{{\"task_type\": \"a\", \"payload\": {}{}}}", "[".repeat(100_000), "]".repeat(100_000));
     for (method, path, body, status, code, says) in [
         ("POST", "/api/v1/tasks", "{\"task_type\": ", 400, "malformed", "not JSON"),
         ("POST", "/api/v1/tasks", "nonsense", 400, "malformed", "not JSON"),
         ("POST", "/api/v1/tasks", "", 422, "DV010", "missing field `task_type`"),
         ("POST", "/api/v1/tasks", "[]", 422, "DV010", "does not fit"),
         ("POST", "/api/v1/tasks", "{\"task_type\": 5}", 422, "DV010", "invalid type: integer `5`"),
-        ("POST", "/api/v1/tasks", "{\"task_type\": \"a\", \"colour\": 1}", 422, "DV010", "unknown field `colour`"),
+        (
+            "POST",
+            "/api/v1/tasks",
+            "{\"task_type\": \"a\", \"colour\": 1}",
+            422,
+            "DV010",
+            "unknown field `colour`",
+        ),
         ("POST", "/api/v1/tasks", "{\"task_type\": \"A b\"}", 422, "DV010", "the name 'A b'"),
-        ("POST", "/api/v1/tasks", "{\"task_type\": \"a\", \"run_at\": \"soon\"}", 422, "DV010", "does not fit"),
+        (
+            "POST",
+            "/api/v1/tasks",
+            "{\"task_type\": \"a\", \"run_at\": \"soon\"}",
+            422,
+            "DV010",
+            "does not fit",
+        ),
         ("POST", "/api/v1/tasks", "{\"task_type\": \"a\", \"priority\": 9}", 422, "DV010", "priority is 9"),
-        ("POST", "/api/v1/tasks", "{\"task_type\": \"a\", \"payload\": \"\\ud800\"}", 422, "DV010", "SQLSTATE 22P02"),
-        ("POST", "/api/v1/tasks", "{\"task_type\": \"a\", \"split_range\": \"x\", \"split_size\": 1}", 422, "DV010", "range"),
+        (
+            "POST",
+            "/api/v1/tasks",
+            "{\"task_type\": \"a\", \"payload\": \"\\ud800\"}",
+            422,
+            "DV010",
+            "SQLSTATE 22P02",
+        ),
+        (
+            "POST",
+            "/api/v1/tasks",
+            "{\"task_type\": \"a\", \"split_range\": \"x\", \"split_size\": 1}",
+            422,
+            "DV010",
+            "range",
+        ),
         ("POST", "/api/v1/tasks", deep.as_str(), 422, "DV010", "stack depth limit"),
         ("POST", "/api/v1/tasks/batch", "{\"tasks\": []}", 422, "DV010", "0 tasks"),
-        ("POST", "/api/v1/tasks/batch", "{\"tasks\": [{\"task_type\": \"a\"}, {\"task_type\": \"-?\"}]}", 422, "DV010", "'-?'"),
+        (
+            "POST",
+            "/api/v1/tasks/batch",
+            "{\"tasks\": [{\"task_type\": \"a\"}, {\"task_type\": \"-?\"}]}",
+            422,
+            "DV010",
+            "'-?'",
+        ),
         ("POST", "/api/v1/tasks?x=1", "{\"task_type\": \"a\"}", 422, "DV010", "takes no parameters"),
         ("POST", "/api/v1/tasks/7/cancel", "{\"reason\": 7}", 422, "DV010", "does not fit"),
         ("POST", "/api/v1/tasks/7/cancel", "{}", 404, "DV011", "there is no task 7"),
@@ -37,8 +73,22 @@ async fn what_can_not_be_read_or_means_nothing_is_refused_with_its_place() {
         ("PUT", "/api/v1/schedules/s", "{\"task_type\": \"a\"}", 422, "DV012", "exactly one"),
         ("PUT", "/api/v1/types/a", "{\"lease\": \"long\"}", 422, "DV010", "long"),
         ("POST", "/api/v1/schedules/preview", "{\"rule\": {\"cron\": \"x\"}}", 422, "DV012", "x"),
-        ("POST", "/api/v1/worker/complete", "{\"split_id\": \"1\", \"token\": \"1\"}", 404, "DV011", "there is no split 1"),
-        ("POST", "/api/v1/worker/complete", "{\"split_id\": \"one\", \"token\": \"1\"}", 422, "DV010", "an id: a string of digits"),
+        (
+            "POST",
+            "/api/v1/worker/complete",
+            "{\"split_id\": \"1\", \"token\": \"1\"}",
+            404,
+            "DV011",
+            "there is no split 1",
+        ),
+        (
+            "POST",
+            "/api/v1/worker/complete",
+            "{\"split_id\": \"one\", \"token\": \"1\"}",
+            422,
+            "DV010",
+            "an id: a string of digits",
+        ),
         ("GET", "/api/v1/tasks?limit=0", "", 422, "DV010", "limit is 0"),
         ("GET", "/api/v1/tasks?limit=many", "", 422, "DV010", "invalid digit"),
         ("GET", "/api/v1/tasks?status=lost", "", 422, "DV010", "unknown variant `lost`"),
@@ -54,7 +104,11 @@ async fn what_can_not_be_read_or_means_nothing_is_refused_with_its_place() {
     }
     let ask = json!({ "worker": w, "task_types": ["a"] });
     assert!(http.post("/api/v1/worker/claim", ask).await.refuses(404, "DV011").contains(w));
-    for wrong in [json!({ "worker": "me", "task_types": [] }), json!({ "worker": w, "task_types": ["a"], "max": 0 }), json!({ "worker": w, "task_types": ["a"], "wait": 31 })] {
+    for wrong in [
+        json!({ "worker": "me", "task_types": [] }),
+        json!({ "worker": w, "task_types": ["a"], "max": 0 }),
+        json!({ "worker": w, "task_types": ["a"], "wait": 31 }),
+    ] {
         http.post("/api/v1/worker/claim", wrong).await.refuses(422, "DV010");
     }
     let made: i64 = sqlx::query_scalar("select count(*) from divvy.task").fetch_one(db.pool()).await.unwrap();
@@ -66,7 +120,12 @@ async fn a_body_that_is_too_large_or_no_json_is_not_read() {
     let db = TestDb::new().await;
     let http = running(&db).await;
     let large = format!("{{\"task_type\": \"a\", \"payload\": \"{}\"}}", "x".repeat(1 << 20));
-    assert!(http.ask("POST", "/api/v1/tasks", &[JSON.to_owned()], &large).await.refuses(422, "DV003").contains("1048576"));
+    assert!(
+        http.ask("POST", "/api/v1/tasks", &[JSON.to_owned()], &large)
+            .await
+            .refuses(422, "DV003")
+            .contains("1048576")
+    );
     let larger = "x".repeat((16 << 20) + 1);
     http.ask("POST", "/api/v1/tasks", &[JSON.to_owned()], &larger).await.refuses(413, "too_large");
     let form = ["Content-Type: application/x-www-form-urlencoded".to_owned()];

@@ -20,7 +20,12 @@ fn operations(document: &Value) -> BTreeMap<(String, String), Vec<String>> {
 
 fn path_of(template: &str) -> String {
     let worker = "55555555-5555-5555-5555-555555555555";
-    template.replace("{task_id}", "1").replace("{split_id}", "1").replace("{worker}", worker).replace("{task_type}", "x").replace("{name}", "x")
+    template
+        .replace("{task_id}", "1")
+        .replace("{split_id}", "1")
+        .replace("{worker}", worker)
+        .replace("{task_type}", "x")
+        .replace("{name}", "x")
 }
 
 #[tokio::test]
@@ -74,6 +79,46 @@ async fn every_name_in_the_description_leads_somewhere() {
         let answer = http.get(page).await;
         assert!(answer.head.contains("content-security-policy: default-src 'none'"), "{}", answer.head);
         let text = answer.is(200).to_string();
-        assert!(!text.contains("http://") && !text.contains("https://"), "{page} needs nothing from elsewhere");
+        assert!(
+            !text.contains("http://") && !text.contains("https://"),
+            "{page} needs nothing from elsewhere"
+        );
+    }
+}
+
+/// Paths that the paper calls, with `{}` for what is filled in.
+fn called() -> std::collections::BTreeSet<String> {
+    let text = include_str!("../../../docs/http.md");
+    let lines = text.lines().filter(|line| line.contains("curl "));
+    let paths = lines.filter_map(|line| {
+        Some(line.split_once("$API")?.1.split([' ', '?', '"', ';']).next()?.trim_end_matches(')'))
+    });
+    let parts = |path: &str| {
+        path.split('/')
+            .map(|part| match part {
+                "mail" | "draft" | "nightly" => "{}",
+                part if part.starts_with('$') => "{}",
+                part => part,
+            })
+            .collect::<Vec<_>>()
+            .join("/")
+    };
+    let mut called: std::collections::BTreeSet<String> =
+        paths.map(|path| format!("/api/v1{}", parts(path))).collect();
+    if called.remove("/api/v1/workers/{}/{}") {
+        called.extend(["quiet", "run", "terminate"].map(|act| format!("/api/v1/workers/{{}}/{act}")));
+    }
+    called
+}
+
+#[tokio::test]
+async fn the_paper_has_a_line_for_every_operation() {
+    let db = TestDb::new().await;
+    let document = running(&db).await.get("/openapi.json").await.is(200);
+    let called = called();
+    for path in document["paths"].as_object().unwrap().keys().filter(|path| path.starts_with("/api/")) {
+        let parts: Vec<&str> =
+            path.split('/').map(|part| if part.starts_with('{') { "{}" } else { part }).collect();
+        assert!(called.contains(&parts.join("/")), "docs/http.md calls no {path}");
     }
 }

@@ -32,7 +32,8 @@ async fn the_same_key_with_the_same_body_is_done_once_however_many_come_at_once(
     assert_eq!(tasks(&db).await, 2);
     sqlx::query("update divvy.kept_answer set kept_until = now()").execute(db.pool()).await.unwrap();
     sqlx::query("select divvy.tick()").execute(db.pool()).await.unwrap();
-    let kept: i64 = sqlx::query_scalar("select count(*) from divvy.kept_answer").fetch_one(db.pool()).await.unwrap();
+    let kept: i64 =
+        sqlx::query_scalar("select count(*) from divvy.kept_answer").fetch_one(db.pool()).await.unwrap();
     assert_eq!(kept, 0);
 }
 
@@ -46,7 +47,10 @@ async fn actions_take_keys_and_a_refusal_keeps_nothing() {
     for _ in 0..2 {
         assert_eq!(http.keyed(&path, "k", json!({})).await.is(200), json!({ "status": "cancelled" }));
     }
-    let events: i64 = sqlx::query_scalar("select count(*) from divvy.event where verb = 'cancel'").fetch_one(db.pool()).await.unwrap();
+    let events: i64 = sqlx::query_scalar("select count(*) from divvy.event where verb = 'cancel'")
+        .fetch_one(db.pool())
+        .await
+        .unwrap();
     assert_eq!(events, 1);
     let ask = json!({ "task_types": ["mail"] });
     http.keyed("/api/v1/worker/wait", "k", ask).await.refuses(400, "malformed");

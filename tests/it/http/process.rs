@@ -48,7 +48,8 @@ async fn every_task_that_was_answered_for_is_there_after_a_kill() {
     let mut serve = divvy_on(db.url(), &["serve", "--listen", "127.0.0.1:0", "--no-lead"]);
     let mut process = serve.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let mut lines = BufReader::new(process.stderr.take().unwrap()).lines().map(Result::unwrap);
-    let address = lines.find_map(|line| Some(line.split_once("http://")?.1.split(' ').next()?.to_owned())).unwrap();
+    let address =
+        lines.find_map(|line| Some(line.split_once("http://")?.1.split(' ').next()?.to_owned())).unwrap();
     let killed = tokio::task::spawn_blocking(move || {
         let (tell, told) = mpsc::channel();
         let clients: Vec<_> = (0..CLIENTS)

@@ -18,14 +18,24 @@ async fn a_task_is_made_listed_looked_at_changed_and_cancelled() {
     let db = TestDb::new().await;
     let http = running(&db).await;
     http.send("PUT", "/api/v1/types/mail", json!({ "max_attempts": 3 })).await.is(200);
-    let id = task(&http, json!({ "task_type": "mail", "payload": { "n": 12345678901234567890u64 }, "labels": ["eu"] })).await;
+    let id = task(
+        &http,
+        json!({ "task_type": "mail", "payload": { "n": 12345678901234567890u64 }, "labels": ["eu"] }),
+    )
+    .await;
     let one = http.get(&format!("/api/v1/tasks/{id}")).await.is(200);
-    assert_eq!((one["status"].as_str(), one["payload"].to_string()), (Some("running"), r#"{"n":12345678901234567890}"#.to_owned()));
+    assert_eq!(
+        (one["status"].as_str(), one["payload"].to_string()),
+        (Some("running"), r#"{"n":12345678901234567890}"#.to_owned())
+    );
     let act = async |what: &str, body| http.post(&format!("/api/v1/tasks/{id}/{what}"), body).await;
     act("pause", json!({ "reason": "lunch" })).await.is(200);
     assert_eq!(http.get(&format!("/api/v1/tasks/{id}/progress")).await.is(200)["delayed"], 1);
     act("resume", json!({})).await.is(200);
-    assert_eq!(act("reschedule", json!({ "run_at": "2999-01-01T00:00:00Z", "priority": 1 })).await.is(200), json!({ "splits": 1 }));
+    assert_eq!(
+        act("reschedule", json!({ "run_at": "2999-01-01T00:00:00Z", "priority": 1 })).await.is(200),
+        json!({ "splits": 1 })
+    );
     http.send("PATCH", &format!("/api/v1/tasks/{id}"), json!({ "priority": 3 })).await.is(200);
     assert_eq!(act("cancel", json!({ "reason": "no" })).await.is(200), json!({ "status": "cancelled" }));
     assert_eq!(act("redrive", json!({ "fresh": true })).await.is(200), json!({ "splits": 1 }));
@@ -38,7 +48,10 @@ async fn a_task_is_made_listed_looked_at_changed_and_cancelled() {
     let audit = http.get(&format!("/api/v1/audit?object=task&object_id={id}&verb=cancel")).await.is(200);
     assert_eq!(audit["items"].as_array().map(Vec::len), Some(2));
     let events = http.get(&format!("/api/v1/events?object=task&object_id={id}")).await.is(200);
-    assert_eq!((&events["items"][0]["verb"], &events["items"][0]["reason"]), (&json!("pause_task"), &json!("lunch")));
+    assert_eq!(
+        (&events["items"][0]["verb"], &events["items"][0]["reason"]),
+        (&json!("pause_task"), &json!("lunch"))
+    );
     act("redrive", json!({})).await.is(200);
     act("redrive", json!({})).await.refuses(409, "DV004");
     let held = json!({ "task_type": "mail", "dedupe_key": "k" });
@@ -66,7 +79,8 @@ async fn pages_follow_one_another_until_the_last() {
             None => break,
         }
     }
-    let mut expected: Vec<Value> = made["items"].as_array().unwrap().iter().map(|row| row["task_id"].clone()).collect();
+    let mut expected: Vec<Value> =
+        made["items"].as_array().unwrap().iter().map(|row| row["task_id"].clone()).collect();
     expected.reverse();
     assert_eq!(seen, expected);
 }
@@ -78,19 +92,30 @@ async fn types_schedules_workers_and_figures_are_there() {
     http.send("PUT", "/api/v1/types/mail", json!({ "timeout": "2 min" })).await.is(200);
     http.post("/api/v1/types/mail/pause", json!({ "reason": "night" })).await.is(200);
     let one = http.get("/api/v1/types/mail").await.is(200);
-    assert_eq!((&one["stats"]["paused"], &one["declaration"]["options"]["timeout"]), (&json!(true), &json!("00:02:00")));
+    assert_eq!(
+        (&one["stats"]["paused"], &one["declaration"]["options"]["timeout"]),
+        (&json!(true), &json!("00:02:00"))
+    );
     http.post("/api/v1/types/mail/resume", json!({})).await.is(200);
     assert_eq!(http.get("/api/v1/types").await.is(200)["items"][0]["paused"], false);
     let rule = json!({ "task_type": "mail", "cron": "0 3 * * *", "timezone": "Europe/Berlin" });
-    assert_eq!(http.send("PUT", "/api/v1/schedules/nightly", rule.clone()).await.is(201)["outcome"], "created");
+    assert_eq!(
+        http.send("PUT", "/api/v1/schedules/nightly", rule.clone()).await.is(201)["outcome"],
+        "created"
+    );
     assert_eq!(http.send("PUT", "/api/v1/schedules/nightly", rule).await.is(200)["outcome"], "unchanged");
     let bad = json!({ "task_type": "mail", "cron": "0 3 32 * *" });
-    assert!(http.send("PUT", "/api/v1/schedules/bad", bad).await.refuses(422, "DV012").contains("day of month"));
+    assert!(
+        http.send("PUT", "/api/v1/schedules/bad", bad).await.refuses(422, "DV012").contains("day of month")
+    );
     let never = json!({ "task_type": "mail", "cron": "0 0 0 30 2 * 2030" });
     http.send("PUT", "/api/v1/schedules/bad", never).await.refuses(422, "DV012");
     assert!(http.post("/api/v1/schedules/nightly/trigger", json!({})).await.is(200)["task_id"].is_string());
     let past = json!({ "moments": ["2026-01-01T03:00:00Z"], "max_running": 2 });
-    assert_eq!(http.post("/api/v1/schedules/nightly/backfill", past.clone()).await.is(200), json!({ "new": 1 }));
+    assert_eq!(
+        http.post("/api/v1/schedules/nightly/backfill", past.clone()).await.is(200),
+        json!({ "new": 1 })
+    );
     assert_eq!(http.post("/api/v1/schedules/nightly/backfill", past).await.is(200), json!({ "new": 0 }));
     let history = http.get("/api/v1/schedules/nightly/history").await.is(200);
     assert_eq!(history["items"].as_array().map(Vec::len), Some(2), "{history}");
@@ -141,7 +166,8 @@ async fn a_bad_task_does_not_harm_those_that_came_with_it() {
             }
         }
     }
-    let there: i64 = sqlx::query_scalar("select count(*) from divvy.task").fetch_one(db.pool()).await.unwrap();
+    let there: i64 =
+        sqlx::query_scalar("select count(*) from divvy.task").fetch_one(db.pool()).await.unwrap();
     assert_eq!((made, there), (160, 160));
 }
 
@@ -152,7 +178,8 @@ async fn the_end_of_a_task_is_waited_for_and_streamed() {
     http.send("PUT", "/api/v1/types/mail", json!({})).await.is(200);
     let id = task(&http, json!({ "task_type": "mail" })).await;
     let mut stream = TcpStream::connect(http.address).await.unwrap();
-    let ask = format!("GET /api/v1/tasks/{id}/stream HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let ask =
+        format!("GET /api/v1/tasks/{id}/stream HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(ask.as_bytes()).await.unwrap();
     let streamed = tokio::spawn(async move {
         let mut text = String::new();
@@ -197,9 +224,14 @@ async fn a_split_is_looked_at_and_set_aside() {
 async fn payloads_and_results_are_for_those_who_may_read_them() {
     let db = TestDb::new().await;
     let mut http = guarded(&db).await;
-    let (all, reads) = (token(&db, "all", &["producer", "payloads"]).await, token(&db, "reads", &["reader"]).await);
+    let (all, reads) =
+        (token(&db, "all", &["producer", "payloads"]).await, token(&db, "reads", &["reader"]).await);
     http.token = Some(all);
-    let id = task(&http, json!({ "task_type": "mail", "payload": { "iban": "secret" }, "headers": { "h": "secret" } })).await;
+    let id = task(
+        &http,
+        json!({ "task_type": "mail", "payload": { "iban": "secret" }, "headers": { "h": "secret" } }),
+    )
+    .await;
     sqlx::query("update divvy.task set result = '\"secret\"'").execute(db.pool()).await.unwrap();
     for path in [format!("/api/v1/tasks/{id}"), format!("/api/v1/tasks/{id}/result")] {
         assert!(http.get(&path).await.is(200).to_string().contains("secret"));
@@ -210,10 +242,11 @@ async fn payloads_and_results_are_for_those_who_may_read_them() {
         assert!(!shown.to_string().contains("secret"), "{shown}");
     }
     until("the token's use is noted", async || {
-        let used: bool = sqlx::query_scalar("select used_at is not null from divvy.api_token where name = 'reads'")
-            .fetch_one(db.pool())
-            .await
-            .unwrap();
+        let used: bool =
+            sqlx::query_scalar("select used_at is not null from divvy.api_token where name = 'reads'")
+                .fetch_one(db.pool())
+                .await
+                .unwrap();
         used
     })
     .await;
