@@ -7,6 +7,7 @@ use super::intake;
 use super::problem::Problem;
 use axum::Router;
 use axum::body::{Body, Bytes};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Method, Request};
 use axum::response::{IntoResponse, Response};
@@ -176,10 +177,16 @@ impl Route {
         let path = self.path;
         let route = Arc::new(self);
         let handler = move |State(api): State<Arc<Api>>,
-                            Path(path): Path<HashMap<String, String>>,
+                            path: Result<Path<HashMap<String, String>>, PathRejection>,
                             request: Request<Body>| {
             let route = route.clone();
-            async move { route.answer_to(api, path, request).await.unwrap_or_else(Problem::into_response) }
+            async move {
+                let answer = match path {
+                    Ok(Path(path)) => route.answer_to(api, path, request).await,
+                    Err(error) => Err(Problem::malformed(error.body_text())),
+                };
+                answer.unwrap_or_else(Problem::into_response)
+            }
         };
         router.route(path, on(filter, handler))
     }
@@ -218,7 +225,7 @@ fn without_query(query: Option<&str>) -> Result<(), Problem> {
     }
 }
 
-/// The headers that every answer is checked by; kept here so that tests can name them.
+/// Whether a body is said to be JSON.
 pub(super) fn is_json(headers: &HeaderMap) -> bool {
     let given = headers.get(axum::http::header::CONTENT_TYPE).and_then(|given| given.to_str().ok());
     let kind = given.unwrap_or_default().split(';').next().unwrap_or_default().trim();
