@@ -36,3 +36,8 @@ grant execute on function divvy.put_task_type, divvy.drop_task_type, divvy.cance
 -- Who changes a cron schedule plans first what is due of it; a preview asks where moments are moved to.
 grant execute on function divvy.schedules_to_plan, divvy.plan_schedule to divvy_operator;
 grant execute on function divvy.due_times to divvy_reader, divvy_operator, divvy_worker;
+
+-- The HTTP API acts for whoever shows a token; who may make one may do all that its scopes say.
+grant execute on function divvy.token_of, divvy.act_as, divvy.take_key, divvy.keep_answer to divvy_producer, divvy_worker, divvy_reader, divvy_operator;
+grant execute on function divvy.create_token, divvy.revoke_token to divvy_operator;
+grant select on divvy.token_overview to divvy_operator;

@@ -23,6 +23,7 @@ pub mod split;
 pub mod task;
 pub mod task_type;
 pub mod tick;
+pub mod token;
 pub mod worker;
 pub mod workers;
 
@@ -100,6 +101,8 @@ enum Command {
     Worker(worker::Args),
     /// Workers: list them, and tell one to be quiet or to stop
     Workers(workers::Args),
+    /// Tokens of the HTTP API: make, list and revoke them
+    Token(token::Args),
     /// Measure what divvy costs on this database, beside hand-written SQL
     Bench(bench::Args),
     /// Do every duty once: fire, promote, reclaim, reduce check, prune
@@ -144,6 +147,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Calendar(args) => calendar::run(args, global).await,
         Command::Worker(args) => worker::run(args, global).await,
         Command::Workers(args) => workers::run(args, global).await,
+        Command::Token(args) => token::run(args, global).await,
         Command::Bench(args) => bench::run(args, global).await,
         Command::Tick(args) => tick::run(args, global).await,
         Command::Doctor(args) => doctor::run(args, global).await,

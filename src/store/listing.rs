@@ -42,6 +42,7 @@ pub struct TaskFilter {
 }
 
 /// A row of `divvy.task_overview`.
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct TaskRow {
@@ -140,6 +141,7 @@ pub struct SplitFilter {
 }
 
 /// A row of `divvy.split_overview`.
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct SplitRow {

@@ -13,6 +13,7 @@ use uuid::Uuid;
 const HISTORY_MAX: i64 = 1_000;
 
 /// A task, with what the lists leave out.
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
 #[expect(missing_docs, reason = "the columns of divvy.task, documented in sql/README.md")]
 pub struct TaskDetail {
@@ -46,6 +47,7 @@ pub struct TaskDetail {
     pub reduce_on: Option<String>,
     pub then: Option<Value>,
     pub headers: Option<Value>,
+    #[cfg_attr(feature = "cli", schemars(default))]
     pub payload: Value,
     pub result: Option<Value>,
     pub error: Option<Value>,
@@ -76,6 +78,7 @@ pub async fn task(executor: impl PgExecutor<'_>, id: TaskId) -> Result<TaskDetai
 }
 
 /// A split, with what the lists leave out.
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct SplitDetail {
@@ -128,6 +131,7 @@ pub async fn split(executor: impl PgExecutor<'_>, id: SplitId) -> Result<SplitDe
 }
 
 /// One attempt of a split.
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct AttemptRow {
@@ -164,6 +168,7 @@ pub async fn attempts(executor: impl PgExecutor<'_>, split: SplitId) -> Result<V
 
 /// A declared type: its options as [`put_task_type`](crate::store::operate::put_task_type) takes them, and who
 /// declared it.
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
 #[expect(missing_docs, reason = "the columns of divvy.task_type, documented in sql/README.md")]
 pub struct TypeDetail {

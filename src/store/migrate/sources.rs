@@ -30,7 +30,8 @@ pub const MIGRATIONS: &[Source] = sources![
     "migrations/0005_schedules.sql",
     "migrations/0006_ends.sql",
     "migrations/0007_unnamed_moments.sql",
-    "migrations/0010_late_writers.sql",
+    "migrations/0008_http.sql",
+    "migrations/0009_late_writers.sql",
 ];
 
 /// The rules: functions and views, in the order in which they are applied.
@@ -62,6 +63,8 @@ pub const RULES: &[Source] = sources![
     "sql/80_duty.sql",
     "sql/81_mark.sql",
     "sql/82_prune.sql",
+    "sql/85_token.sql",
+    "sql/86_answer.sql",
     "sql/90_views.sql",
     "sql/92_lookup.sql",
     "sql/99_rights.sql",
