@@ -33,3 +33,6 @@ grant execute on function divvy.put_task_type, divvy.drop_task_type, divvy.cance
     divvy.resume, divvy.pause_task, divvy.resume_task, divvy.reschedule, divvy.skip_split, divvy.forget, divvy.worker_command, divvy.pause_schedule,
     divvy.resume_schedule, divvy.trigger_schedule, divvy.cancel_schedule, divvy.put_schedule, divvy.backfill_schedule, divvy.put_calendar,
     divvy.drop_calendar to divvy_operator;
+-- Who changes a cron schedule plans first what is due of it; a preview asks where moments are moved to.
+grant execute on function divvy.schedules_to_plan, divvy.plan_schedule to divvy_operator;
+grant execute on function divvy.due_times to divvy_reader, divvy_operator, divvy_worker;

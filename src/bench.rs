@@ -10,6 +10,7 @@ pub mod calls;
 pub mod cpu;
 pub mod drain;
 pub mod enqueue;
+pub mod exec;
 pub mod fanin;
 pub mod figure;
 pub mod floor;
@@ -48,6 +49,8 @@ pub enum What {
     Latency(latency::Options),
     /// One task of many splits to its reduce
     Fanin(fanin::Options),
+    /// Splits by commands: a process for each, and one for all
+    Exec(exec::Options),
     /// The hand-written SQL that the others are compared with
     Floor(floor_only::Options),
 }
@@ -90,6 +93,7 @@ pub async fn run(bench: &Bench, what: &What, force: bool, keep: bool) -> Result<
         What::Steady(options) => steady::run(bench, options).await?,
         What::Latency(options) => latency::run(bench, options).await?,
         What::Fanin(options) => fanin::run(bench, options).await?,
+        What::Exec(options) => exec::run(bench, options).await?,
         What::Floor(options) => floor_only::run(bench, options).await?,
     };
     report.store(&mut connection, &server).await?;

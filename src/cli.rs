@@ -7,6 +7,7 @@
 
 pub mod args;
 pub mod bench;
+pub mod calendar;
 pub mod completions;
 pub mod database;
 pub mod db;
@@ -76,6 +77,9 @@ enum Command {
     /// (internal) One worker process of the demo, until its standard input is closed
     #[command(name = crate::demo::workers::SUBCOMMAND, hide = true)]
     DemoWorker,
+    /// (internal) A command of the bench that lives long: completes every split, until its standard input is closed
+    #[command(name = crate::bench::exec::ECHO, hide = true)]
+    ExecEcho,
     /// Bring the database to this version's schema
     Migrate(migrate::Args),
     /// Serve HTTP, lead, and run the types written in SQL
@@ -90,6 +94,8 @@ enum Command {
     Type(task_type::Args),
     /// Schedules: list, put, preview, trigger, pause, resume and cancel them
     Schedule(schedule::Args),
+    /// Calendars of working days, for schedules: list, show, put and drop them
+    Calendar(calendar::Args),
     /// Run the types written in SQL, and lead; like serve, without HTTP
     Worker(worker::Args),
     /// Workers: list them, and tell one to be quiet or to stop
@@ -127,6 +133,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Demo(args) => demo::run(args, global).await,
         Command::DemoWorker => demo::work(global).await,
+        Command::ExecEcho => crate::bench::exec::echo(),
         Command::Migrate(args) => migrate::run(args, global).await,
         Command::Serve(args) => serve::run(args, global).await,
         Command::Enqueue(args) => enqueue::run(args, global).await,
@@ -134,6 +141,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Split(args) => split::run(args, global).await,
         Command::Type(args) => task_type::run(args, global).await,
         Command::Schedule(args) => schedule::run(args, global).await,
+        Command::Calendar(args) => calendar::run(args, global).await,
         Command::Worker(args) => worker::run(args, global).await,
         Command::Workers(args) => workers::run(args, global).await,
         Command::Bench(args) => bench::run(args, global).await,

@@ -4,6 +4,7 @@
 //! whatever may join a transaction can. The rules live in `sql/`; nothing here decides anything.
 //! A file per noun; [`sqlstate`] alone knows error codes, [`listing`] alone builds SQL at run time.
 
+pub mod calendar;
 pub mod claim;
 pub mod clock;
 pub mod complete;
@@ -11,6 +12,7 @@ pub mod connect;
 pub mod doctor;
 pub mod duty;
 pub mod enqueue;
+pub mod exec_type;
 pub mod lead;
 pub mod line;
 pub mod listen;

@@ -29,6 +29,7 @@ pub const MIGRATIONS: &[Source] = sources![
     "migrations/0004_stretches.sql",
     "migrations/0005_schedules.sql",
     "migrations/0006_ends.sql",
+    "migrations/0007_unnamed_moments.sql",
     "migrations/0010_late_writers.sql",
 ];
 
@@ -38,6 +39,7 @@ pub const RULES: &[Source] = sources![
     "sql/20_enqueue.sql",
     "sql/30_type.sql",
     "sql/35_sql_type.sql",
+    "sql/36_exec_type.sql",
     "sql/40_claim.sql",
     "sql/42_pick.sql",
     "sql/43_limit.sql",
@@ -53,6 +55,7 @@ pub const RULES: &[Source] = sources![
     "sql/75_schedule.sql",
     "sql/76_fire.sql",
     "sql/76_fire_many.sql",
+    "sql/76_plan.sql",
     "sql/77_overlap.sql",
     "sql/78_edit.sql",
     "sql/79_calendar.sql",
