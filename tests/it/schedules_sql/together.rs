@@ -6,7 +6,7 @@ use divvy::leader::Duty;
 use divvy::store::Store;
 
 /// Columns and values of schedules beside name and type; there are two of each.
-const KINDS: [(&str, &str); 18] = [
+const KINDS: [(&str, &str); 19] = [
     ("every", "'6 h'"),
     ("every, overlap", "'6 h', 'allow'"),
     ("every, overlap", "'6 h', 'buffer_one'"),
@@ -22,6 +22,7 @@ const KINDS: [(&str, &str); 18] = [
     ("every, catch_up, overlap", "'1 h', 'none', 'allow'"),
     ("every, catch_up, overlap", "'2 h', 'all', 'allow'"),
     ("cron, overlap", "'0 */6 * * *', 'allow'"),
+    ("cron, overlap", "'0 * * * *', 'allow'"),
     ("cron, calendar, overlap", "'0 18 * * *', 'c', 'allow'"),
     ("cron, calendar, calendar_shift, overlap", "'0 18 * * *', 'c', 'next', 'allow'"),
     ("cron, calendar, calendar_shift, overlap", "'0 18 * * *', 'c', 'previous', 'allow'"),
