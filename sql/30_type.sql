@@ -75,6 +75,9 @@ begin
         v_flat := v_flat || jsonb_build_object('plan', v_sql ? 'split', 'reduce', v_sql ? 'reduce',
             'handler', jsonb_build_object('sql', jsonb_build_object('role', session_user) || v_sql));
     end if;
+    if p_options #> '{handler,exec}' is not null then
+        v_flat := jsonb_set(v_flat, '{handler,exec}', divvy.exec_handler(p_options #> '{handler,exec}'));
+    end if;
     -- null means the default: put it in place of the null before the row is filled.
     select jsonb_object_agg(k, case when v = 'null' then to_jsonb(d) -> k else v end) into v_flat from jsonb_each(v_flat) e (k, v);
     begin
@@ -204,11 +207,13 @@ language plpgsql as $$
 declare
     v_role text := p_handler #>> '{sql,role}';
 begin
-    if p_handler ?| array['http', 'exec'] then
-        perform divvy.bad_option(p_what, format('%s handlers are not in this version yet; use sql or worker',
-            case when p_handler ? 'http' then 'http' else 'exec' end));
+    if p_handler ? 'http' then
+        perform divvy.bad_option(p_what, 'http handlers are not in this version yet; use exec, sql or worker');
     end if;
-    perform divvy.check_keys(p_handler, array['worker', 'sql'], p_what || ': handler');
+    perform divvy.check_keys(p_handler, array['worker', 'sql', 'exec'], p_what || ': handler');
+    if p_handler ? 'exec' then
+        perform divvy.check_exec_handler(p_handler -> 'exec', p_what);
+    end if;
     if p_handler ? 'sql' then
         perform divvy.check_keys(p_handler -> 'sql', array['split', 'execute', 'reduce', 'role', 'statement_timeout'], p_what || ': handler.sql');
         if coalesce(p_handler #>> '{sql,execute}', '') = '' then
@@ -273,7 +278,8 @@ end $$;
 
 -- Writes the event of a decision.
 create or replace function divvy.record(p_verb text, p_object text, p_id text, p_reason text, p_before jsonb, p_after jsonb) returns void
-language sql as $$
+language plpgsql as $$
+begin
     insert into divvy.event (actor, verb, object, object_id, reason, before, after)
-    values (coalesce(nullif(current_setting('divvy.actor', true), ''), session_user), p_verb, p_object, p_id, p_reason, p_before, p_after)
-$$;
+    values (divvy.actor(), p_verb, p_object, p_id, p_reason, p_before, p_after);
+end $$;

@@ -38,7 +38,7 @@ begin
         while v_next <= cardinality(v_places) and v_left > 0 and v_room > 0 loop
             v_at := v_places[v_next];
             v_next := v_next + 1;
-            continue when p_per_type[v_at] <= 0 or p_task_types[v_at] = any (v_had);
+            continue when p_per_type[v_at] <= 0 or p_task_types[v_at] = any (v_had) or (v_many and not v_asked and not divvy.has_ready(p_task_types[v_at]));
             select * into t from divvy.task_type x where x.name = p_task_types[v_at] and (x.paused_until is null or x.paused_until <= p_now);
             continue when not found;
             if t.limited then
@@ -48,7 +48,7 @@ begin
                 end if;
                 v_got := divvy.pick_limited(t.name, least(v_left, p_per_type[v_at]), v_room, p_now);
             else
-                v_got := divvy.pick_type(t, least(v_left, p_per_type[v_at]), v_room, p_now);
+                v_got := divvy.pick_type(t, least(v_left, p_per_type[v_at]), v_room, p_now, not v_many);
             end if;
             continue when v_got = '{}';
             v_found := v_found || v_at;
@@ -58,7 +58,7 @@ begin
                 v_left := v_left - cardinality(p.split_ids);
                 v_room := v_room - p.bytes;
                 length := greatest(length, t.lease);
-                timeout := greatest(timeout, (select max(o) from unnest(p.timeouts) o));
+                timeout := greatest(timeout, p.timeout);
             end loop;
         end loop;
         exit when v_asked or v_left <= 0 or v_room <= 0 or v_started < v_ask_at;
@@ -75,9 +75,15 @@ end $$;
 
 -- 1 to p_count, from a random one on and round.
 create or replace function divvy.round_from_anywhere(p_count int) returns int[]
-language sql volatile as $$
-    select array(select (n + r) % p_count + 1 from (select floor(random() * p_count)::int as r) x, generate_series(0, p_count - 1) n)
-$$;
+language plpgsql volatile as $$
+declare
+    v_first int := floor(random() * p_count);
+begin
+    if p_count = 1 then
+        return '{1}';
+    end if;
+    return array(select (v_first + n) % p_count + 1 from generate_series(0, p_count - 1) n);
+end $$;
 
 -- The places of types with something ready, at most a hundred, in turn.
 create or replace function divvy.types_with_work(p_task_types text[]) returns int[]
@@ -94,7 +100,7 @@ end $$;
 -- lanes fifty times a second. It looks for stragglers, from the marks (everything below is finished for good) to its position,
 -- once a second. It does both at once when it found too little; but the latter gets at most a tenth of its time: a mark
 -- that an open producer holds back costs workers little.
-create or replace function divvy.pick_type(t divvy.task_type, p_want int, p_room bigint, p_now timestamptz) returns divvy.part[]
+create or replace function divvy.pick_type(t divvy.task_type, p_want int, p_room bigint, p_now timestamptz, p_remember boolean) returns divvy.part[]
 language plpgsql as $$
 declare
     v_setting text := 'divvy.position_' || t.no;
@@ -156,8 +162,11 @@ begin
         v_may_behind_at := v_started + 10 * (extract(epoch from clock_timestamp()) - v_started);
         v_behind_at := greatest(v_started + 1, v_may_behind_at);
     end if;
-    perform set_config(v_setting, concat_ws(' ', v_positions, v_behind_at, v_may_behind_at, coalesce(v_lanes, '{}'),
-        coalesce(v_lanes_at, 0), extract(epoch from p_now)), false);
+    -- The first time costs as much as a look; of many types only those are worth it that have more than a claim takes.
+    if p_remember or v_memory is not null or p_want <= 0 then
+        v_setting := set_config(v_setting, concat_ws(' ', v_positions, v_behind_at, v_may_behind_at, coalesce(v_lanes, '{}'),
+            coalesce(v_lanes_at, 0), extract(epoch from p_now)), false);
+    end if;
     return v_parts;
 end $$;
 
@@ -225,10 +234,16 @@ $$;
 -- How much a claim takes of the lane at a place in the order of lanes: plain tasks, shares and stretches of one priority have
 -- equal parts while they wait.
 create or replace function divvy.share_of_lane(p_lanes smallint[], p_place int, p_want int) returns int
-language sql volatile parallel safe as $$
-    select case when n = 1 then p_want else floor(p_want / n::float8 + random())::int end
-    from (select count(*) as n from unnest(p_lanes[p_place:]) l where l % 10 = p_lanes[p_place] % 10) x
-$$;
+language plpgsql volatile parallel safe as $$
+declare
+    n int := 0;
+    v_lane smallint;
+begin
+    foreach v_lane in array p_lanes[p_place:] loop
+        n := n + (v_lane % 10 = p_lanes[p_place] % 10)::int;
+    end loop;
+    return case when n = 1 then p_want else floor(p_want / n::float8 + random())::int end;
+end $$;
 
 -- What became visible, or ready, behind the positions: late commits, claims that were rolled back. Also below the marks, where
 -- something of a late writer was found (p_below).
@@ -328,7 +343,7 @@ begin
         array_agg(s.split_no), array_agg(coalesce(s.split_count, 1)), array_agg(s.attempt + 1),
         array_agg(s.attempt_base + coalesce(s.max_attempts, t.max_attempts)), array_agg(s.payload), null,
         array_agg(s.checkpoint), array_agg(s.headers), array_agg(s.epoch), array_agg(s.continuation), array_agg(s.scheduled_for),
-        array_agg(coalesce(s.timeout, t.timeout))
+        array_agg(coalesce(s.timeout, t.timeout)), null, max(coalesce(s.timeout, t.timeout))
     into p
     from (
         select r.*, sum(r.bytes) over (rows unbounded preceding) as total from (
@@ -358,7 +373,7 @@ begin
         array_agg('execute'::text), array_agg(s.split_no), array_agg(coalesce(s.split_count, 1)), array_agg(s.attempt + 1),
         array_agg(s.attempt_base + coalesce(s.max_attempts, t.max_attempts)), array_agg(s.task_payload), array_agg(s.payload),
         array_agg(s.checkpoint), array_agg(s.headers), array_agg(s.epoch), array_agg(s.continuation), array_agg(s.scheduled_for),
-        array_agg(coalesce(s.timeout, t.timeout))
+        array_agg(coalesce(s.timeout, t.timeout)), null, max(coalesce(s.timeout, t.timeout))
     into p
     from (
         select r.*, k.split_count, k.payload as task_payload, k.headers, k.epoch, k.scheduled_for,

@@ -60,7 +60,7 @@ begin
     if w.seen_key > w.verified_key then
         perform divvy.raise_marks(t.name, w.seen_key) from divvy.task_type t;
     end if;
-    v_done := divvy.sweep_on(w.seen_key) or v_done;
+    v_done := divvy.sweep_on() or v_done;
     perform divvy.close_in();
     return (v_done or w.verified_key > v_verified)::int;
 end $$;
@@ -113,32 +113,27 @@ begin
 end $$;
 
 -- Looks through what late writers may have left below the marks, a window at a time and for a tenth of a second: a window
--- with something ready is noted, and claims look there too. Only whoever has the lock of the low water does this. Returns whether something is left.
-create or replace function divvy.sweep_on(p_seen bigint) returns boolean
+-- with something ready is noted, and claims look there too. Windows never overlap, so no claim meets a split twice. Only
+-- whoever has the lock of the low water does this. Returns whether something is left.
+create or replace function divvy.sweep_on() returns boolean
 language plpgsql as $$
 declare
-    v_enough constant double precision := 0.1;
-    v_until double precision := extract(epoch from clock_timestamp()) + v_enough;
-    v_width bigint := 4096;
-    v_at double precision;
-    v_to bigint;
+    v_width constant bigint := 65536;
+    v_until double precision := extract(epoch from clock_timestamp()) + 0.1;   -- real time: this bounds cost, it decides nothing
+    v_end bigint;
     s divvy.sweep;
 begin
     for s in select * from divvy.sweep x order by x.from_key loop
-        while s.from_key < s.to_key loop
-            v_at := extract(epoch from clock_timestamp());
-            exit when v_at >= v_until;
-            v_to := least(s.from_key + v_width, s.to_key);
+        while s.from_key < s.to_key and extract(epoch from clock_timestamp()) < v_until loop
+            v_end := (s.from_key / v_width + 1) * v_width;
             insert into divvy.behind (task_type, lane, from_key, to_key)
-            select x.task_type, x.lane, x.key - 1, v_to
-            from (select l.task_type, l.lane, divvy.first_ready(l.task_type, l.lane, s.from_key, least(v_to, l.mark)) as key
+            select x.task_type, x.lane, x.key - 1, v_end
+            from (select l.task_type, l.lane, divvy.first_ready(l.task_type, l.lane, s.from_key, least(v_end, s.to_key, l.mark)) as key
                 from divvy.lane l where l.mark > s.from_key) x
             where x.key is not null
             on conflict (task_type, lane, to_key) do update set from_key = least(behind.from_key, excluded.from_key);
-            update divvy.sweep x set from_key = v_to where (x.from_key, x.to_key) = (s.from_key, s.to_key);
-            s.from_key := v_to;
-            -- A window is what takes about a hundredth of a second.
-            v_width := case when extract(epoch from clock_timestamp()) - v_at < 0.01 then 2 * v_width else greatest(v_width / 2, 4096) end;
+            update divvy.sweep x set from_key = v_end where (x.from_key, x.to_key) = (s.from_key, s.to_key);
+            s.from_key := v_end;
         end loop;
     end loop;
     delete from divvy.sweep x where x.from_key >= x.to_key;
@@ -265,7 +260,9 @@ begin
             select max(e.id_base + e.last_no) from divvy.ended e
             where int8range(e.id_base + e.first_no, e.id_base + e.last_no, '[]') && int8range(q.seqmin, q.seqmax)
             union all
-            select max(s.id_base + s.last_no) from divvy.stretch s where s.id_base + s.last_no between q.seqmin and q.seqmax) x;
+            select max(s.id_base + s.last_no) from divvy.stretch s where s.id_base + s.last_no between q.seqmin and q.seqmax
+            union all
+            select max(d.id_base + d.last_no) from divvy.dropped d where d.id_base + d.last_no between q.seqmin and q.seqmax) x;
         v_highest := v_highest - (v_highest - q.seqmin) % q.seqincrement;
         if v_highest > coalesce(q.last, 0) then
             perform setval(v_name::regclass, v_highest);

@@ -23,6 +23,7 @@ pub mod split;
 pub mod task;
 pub mod task_type;
 pub mod tick;
+pub mod token;
 pub mod worker;
 pub mod workers;
 
@@ -77,6 +78,9 @@ enum Command {
     /// (internal) One worker process of the demo, until its standard input is closed
     #[command(name = crate::demo::workers::SUBCOMMAND, hide = true)]
     DemoWorker,
+    /// (internal) A command of the bench that lives long: completes every split, until its standard input is closed
+    #[command(name = crate::bench::exec::ECHO, hide = true)]
+    ExecEcho,
     /// Bring the database to this version's schema
     Migrate(migrate::Args),
     /// Serve HTTP, lead, and run the types written in SQL
@@ -97,6 +101,8 @@ enum Command {
     Worker(worker::Args),
     /// Workers: list them, and tell one to be quiet or to stop
     Workers(workers::Args),
+    /// Tokens of the HTTP API: make, list and revoke them
+    Token(token::Args),
     /// Measure what divvy costs on this database, beside hand-written SQL
     Bench(bench::Args),
     /// Do every duty once: fire, promote, reclaim, reduce check, prune
@@ -130,6 +136,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Demo(args) => demo::run(args, global).await,
         Command::DemoWorker => demo::work(global).await,
+        Command::ExecEcho => crate::bench::exec::echo(),
         Command::Migrate(args) => migrate::run(args, global).await,
         Command::Serve(args) => serve::run(args, global).await,
         Command::Enqueue(args) => enqueue::run(args, global).await,
@@ -140,6 +147,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Calendar(args) => calendar::run(args, global).await,
         Command::Worker(args) => worker::run(args, global).await,
         Command::Workers(args) => workers::run(args, global).await,
+        Command::Token(args) => token::run(args, global).await,
         Command::Bench(args) => bench::run(args, global).await,
         Command::Tick(args) => tick::run(args, global).await,
         Command::Doctor(args) => doctor::run(args, global).await,

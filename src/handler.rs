@@ -23,6 +23,7 @@ mod erased;
 mod inputs;
 mod outcome;
 mod share;
+mod trace;
 
 pub use context::Context;
 pub use inputs::{Input, Inputs};

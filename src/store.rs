@@ -4,6 +4,7 @@
 //! whatever may join a transaction can. The rules live in `sql/`; nothing here decides anything.
 //! A file per noun; [`sqlstate`] alone knows error codes, [`listing`] alone builds SQL at run time.
 
+pub mod answer;
 pub mod calendar;
 pub mod claim;
 pub mod clock;
@@ -12,6 +13,7 @@ pub mod connect;
 pub mod doctor;
 pub mod duty;
 pub mod enqueue;
+pub mod exec_type;
 pub mod lead;
 pub mod line;
 pub mod listen;
@@ -25,6 +27,7 @@ pub mod schedule;
 pub mod sqlstate;
 pub mod state;
 pub mod statement;
+pub mod token;
 pub mod worker;
 
 use crate::{Error, ErrorKind, Result};

@@ -9,7 +9,12 @@
 mod backoff;
 mod builder;
 mod dispatch;
+#[cfg(feature = "cli")]
+mod exec;
+#[cfg(feature = "cli")]
+mod exec_host;
 mod executor;
+mod generations;
 mod heartbeat;
 mod lane;
 mod lease;
@@ -22,6 +27,10 @@ mod sql_type;
 mod tick;
 
 pub use builder::Builder;
+#[cfg(feature = "cli")]
+pub use exec::Exec;
+#[cfg(feature = "cli")]
+pub use exec_host::ExecHost;
 pub use sql_host::{RoleAccess, SqlHost};
 
 use crate::handler::Erased;
@@ -186,6 +195,9 @@ impl Worker {
             tokio::spawn(heartbeat::beat(self.core.clone(), leases.clone(), signals.clone(), first));
         let ticking = tokio::spawn(tick::tick(self.core.clone(), signals.clone()));
         let summary = Dispatcher::new(self.core.clone(), self.lanes(), leases, signals.clone()).run().await;
+        for spec in &self.lanes {
+            spec.handler.close().await;
+        }
         signals.done.cancel();
         let _ = tokio::join!(beating, ticking);
         Ok(summary)

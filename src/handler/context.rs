@@ -1,6 +1,7 @@
 //! What a handler knows about the split it works on, and what it may do besides returning.
 
 use super::outcome::clipped;
+use super::trace::trace;
 use super::{Door, HandlerError};
 use crate::id::{SplitId, TaskId, Token};
 use crate::store::claim::Claimed;
@@ -109,6 +110,17 @@ impl<'c> Context<'c> {
         Ok(typed(self.split.headers.as_deref(), "headers")?.unwrap_or(Value::Null))
     }
 
+    /// The trace that the producer began: the header `traceparent`, the same in plan, splits and reduce. None where it is
+    /// missing or malformed.
+    pub fn traceparent(&self) -> Option<String> {
+        trace(self.split.headers.as_deref()).0
+    }
+
+    /// The header `tracestate`, beside a `traceparent`.
+    pub fn tracestate(&self) -> Option<String> {
+        trace(self.split.headers.as_deref()).1
+    }
+
     /// Fires when the task is cancelled, the lease is lost or the time is up: stop soon.
     pub fn cancellation(&self) -> CancellationToken {
         self.cancelled.clone()
@@ -210,6 +222,11 @@ impl<'c> Context<'c> {
         if let Door::Pools { work, .. } = &mut self.door {
             *work = pool.clone();
         }
+    }
+
+    /// Everything that the claim brought, unparsed.
+    pub(crate) fn claimed(&self) -> &Claimed {
+        &self.split
     }
 
     /// The task's payload, unparsed.

@@ -18,6 +18,10 @@ pub(crate) trait Erased: Send + Sync {
     fn reduces(&self) -> bool;
     /// Runs the step the split is for.
     fn run<'a>(&'a self, context: &'a mut Context<'_>) -> Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
+    /// Ends what it started besides, when its worker has ended.
+    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// Takes the types away.

@@ -185,6 +185,29 @@ pub async fn log(
     Ok(())
 }
 
+/// `divvy.log` for several lines, in order, in one round trip.
+///
+/// # Errors
+/// LeaseLost.
+pub async fn log_lines(
+    executor: impl PgExecutor<'_>,
+    split: SplitId,
+    token: Token,
+    level: &str,
+    messages: &[String],
+) -> Result<()> {
+    sqlx::query(
+        "select divvy.log($1, $2, $3, m) from unnest($4::text[]) with ordinality l (m, n) order by n",
+    )
+    .bind(split)
+    .bind(token)
+    .bind(level)
+    .bind(messages)
+    .execute(executor)
+    .await?;
+    Ok(())
+}
+
 /// `divvy.add_splits`: stages splits that appear when the adding split completes.
 ///
 /// # Errors

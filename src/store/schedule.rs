@@ -85,9 +85,7 @@ const DEFAULTED: [&str; 25] = [
 /// # Errors
 /// BadSchedule, BadOption, OverLimit, naming the value; Conflict when moments are due that nobody has planned yet.
 pub async fn put(executor: impl PgExecutor<'_>, schedule: &NewSchedule) -> Result<Put> {
-    let mut options: Map<String, Value> =
-        DEFAULTED.iter().map(|name| ((*name).to_owned(), Value::Null)).collect();
-    options.extend(schedule.options.as_object().cloned().unwrap_or_default());
+    let mut options = schedule.options.as_object().cloned().unwrap_or_default();
     options.insert("task_type".to_owned(), json!(schedule.task_type));
     options.insert("payload".to_owned(), schedule.payload.clone());
     options.insert("timezone".to_owned(), json!(schedule.timezone));
@@ -98,11 +96,27 @@ pub async fn put(executor: impl PgExecutor<'_>, schedule: &NewSchedule) -> Resul
         Rule::Every(delta) => ("every", json!(seconds(delta))),
     };
     options.insert(kind.to_owned(), rule);
+    put_whole(executor, &schedule.name, options, schedule.is_new).await
+}
+
+/// The same with options as JSON, the rule among them; `is_new` refuses a name that is taken.
+///
+/// # Errors
+/// As [`put`].
+pub async fn put_whole(
+    executor: impl PgExecutor<'_>,
+    name: &str,
+    given: Map<String, Value>,
+    is_new: bool,
+) -> Result<Put> {
+    let mut options: Map<String, Value> =
+        DEFAULTED.iter().map(|name| ((*name).to_owned(), Value::Null)).collect();
+    options.extend(given);
     let (id, outcome): (ScheduleId, String) =
         sqlx::query_as("select schedule_id, outcome from divvy.put_schedule($1, $2, $3)")
-            .bind(&schedule.name)
+            .bind(name)
             .bind(Value::Object(options))
-            .bind(schedule.is_new)
+            .bind(is_new)
             .fetch_one(executor)
             .await?;
     Ok(match outcome.as_str() {
@@ -211,6 +225,7 @@ pub async fn due_times(
 }
 
 /// A row of `divvy.schedule_fire`: a moment and what was decided.
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
 #[expect(missing_docs, reason = "the table's columns, documented in sql/README.md")]
 pub struct FireRow {

@@ -65,6 +65,12 @@ impl Builder {
         self.erased(task_type, erase(handler))
     }
 
+    /// Serves a type by a command.
+    #[cfg(feature = "cli")]
+    pub fn exec(self, task_type: impl Into<String>, exec: super::Exec) -> Self {
+        self.erased(task_type, exec.handler())
+    }
+
     /// Serves a type whose handler is no Rust type of its own.
     pub(super) fn erased(mut self, task_type: impl Into<String>, handler: Arc<dyn Erased>) -> Self {
         self.lanes.push(LaneSpec { task_type: task_type.into(), slots: SLOTS_DEFAULT, handler });

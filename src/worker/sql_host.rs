@@ -1,8 +1,8 @@
 //! The built-in worker of types in SQL: finds them, logs in as their roles, and serves them.
 //!
-//! Types come and change while it runs. Each change makes a new [`Worker`]; the one before finishes what it
-//! has begun. A type whose role can't be used is not served, so its tasks wait instead of failing.
+//! A type whose role can't be used is not served, so its tasks wait instead of failing.
 
+use super::generations::{self, Prepared, Source};
 use super::sql_type::Statements;
 use super::{Summary, Worker};
 use crate::store::statement::{self, SqlType};
@@ -13,15 +13,7 @@ use sqlx::postgres::PgConnectOptions;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-
-/// How often to look for new and changed types.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// How often to try a role again that could not be used.
-const TRY_ROLES_EVERY: Duration = Duration::from_secs(3);
 
 /// Most connections of one role.
 const ROLE_CONNECTIONS_MAX: usize = 20;
@@ -70,14 +62,6 @@ pub struct SqlHost {
     only: Option<Vec<String>>,
 }
 
-/// The worker for the types as they were last seen.
-struct Generation {
-    types: Vec<SqlType>,
-    refused: bool,
-    since: Instant,
-    stop: CancellationToken,
-}
-
 impl SqlHost {
     /// A host that claims through `pool` and runs up to `slots` splits of each type at once. `direct` leads
     /// past any pooler, for listening.
@@ -102,79 +86,7 @@ impl SqlHost {
     /// Serves until `stop`, or until an operator terminates its worker. Trouble with the database, a role or a
     /// type never ends it.
     pub async fn run(self, stop: CancellationToken) -> Summary {
-        let mut workers = JoinSet::new();
-        let mut total = Summary::default();
-        let mut current: Option<Generation> = None;
-        let mut terminated = false;
-        while !stop.is_cancelled() && !terminated {
-            match self.types().await {
-                Ok(types) if current.as_ref().is_none_or(|current| current.is_outdated(&types)) => {
-                    let next = self.start(types, &stop, &mut workers).await;
-                    // Only now: meanwhile the types were served by the old one.
-                    if let Some(old) = current.replace(next) {
-                        old.stop.cancel();
-                    }
-                }
-                Ok(_) => (),
-                Err(error) => tracing::warn!(%error, "types in SQL can't be read: {error}"),
-            }
-            tokio::select! {
-                () = stop.cancelled() => (),
-                () = tokio::time::sleep(LOOK_EVERY) => (),
-            }
-            while let Some(ended) = workers.try_join_next() {
-                let (done, by_itself) =
-                    note(ended.unwrap_or_else(|panic| Err(panicked(panic))), &mut current);
-                total += done;
-                terminated |= by_itself;
-            }
-        }
-        if let Some(current) = &current {
-            current.stop.cancel();
-        }
-        while let Some(ended) = workers.join_next().await {
-            total += note(ended.unwrap_or_else(|panic| Err(panicked(panic))), &mut current).0;
-        }
-        total
-    }
-
-    /// The types in SQL that it serves.
-    async fn types(&self) -> Result<Vec<SqlType>> {
-        let mut types = statement::sql_types(&self.pool, None).await?;
-        types.retain(|steps| self.only.as_ref().is_none_or(|only| only.contains(&steps.name)));
-        Ok(types)
-    }
-
-    /// Starts a worker for those of `types` whose role can be used.
-    async fn start(
-        &self,
-        types: Vec<SqlType>,
-        stop: &CancellationToken,
-        workers: &mut JoinSet<Result<(Summary, bool)>>,
-    ) -> Generation {
-        let mut roles: HashMap<&str, Option<PgPool>> = HashMap::new();
-        let mut builder = Worker::builder(self.pool.clone())
-            .name(format!("sql types of process {}", std::process::id()))
-            .grace(self.grace)
-            .listen_through(pool::options().max_connections(1).connect_lazy_with(self.direct.clone()));
-        let mut served = 0;
-        for steps in &types {
-            if !roles.contains_key(steps.role.as_str()) {
-                let count = types.iter().filter(|other| other.role == steps.role).count();
-                roles.insert(&steps.role, self.log_in(&steps.role, count).await);
-            }
-            if let Some(Some(role)) = roles.get(steps.role.as_str()) {
-                let handler = Arc::new(Statements::new(steps, role.clone()));
-                builder = builder.erased(&steps.name, handler).slots(self.slots);
-                served += 1;
-            }
-        }
-        let stop = stop.child_token();
-        if served > 0 {
-            let pools = roles.into_values().flatten().collect();
-            workers.spawn(work(builder.build(), stop.clone(), pools));
-        }
-        Generation { refused: served < types.len(), types, since: Instant::now(), stop }
+        generations::serve(&self, stop).await
     }
 
     /// The role's connections; none, and a word why, when it can't be used.
@@ -195,42 +107,38 @@ impl SqlHost {
     }
 }
 
-impl Generation {
-    fn is_outdated(&self, types: &[SqlType]) -> bool {
-        self.types != types || (self.refused && self.since.elapsed() >= TRY_ROLES_EVERY)
-    }
-}
+impl Source for SqlHost {
+    type Types = Vec<SqlType>;
+    const WHAT: &'static str = "types in SQL";
 
-/// Runs one generation's worker, then closes its roles' connections. Also says whether it ended though nobody here
-/// told it to: an operator did.
-async fn work(
-    worker: Result<Worker>,
-    stop: CancellationToken,
-    roles: Vec<PgPool>,
-) -> Result<(Summary, bool)> {
-    let outcome = match worker {
-        Ok(worker) => worker.run(stop.clone()).await.map(|done| (done, !stop.is_cancelled())),
-        Err(error) => Err(error),
-    };
-    for pool in roles {
-        pool.close().await;
+    async fn types(&self) -> Result<Vec<SqlType>> {
+        let mut types = statement::sql_types(&self.pool, None).await?;
+        types.retain(|steps| self.only.as_ref().is_none_or(|only| only.contains(&steps.name)));
+        Ok(types)
     }
-    outcome
-}
 
-/// What an ended worker did. One that failed is followed by another at the next look.
-fn note(ended: Result<(Summary, bool)>, current: &mut Option<Generation>) -> (Summary, bool) {
-    ended.unwrap_or_else(|error| {
-        tracing::warn!(%error, "the worker of types in SQL ended: {error}");
-        if let Some(current) = current {
-            current.refused = true;
+    /// A worker for those of `types` whose role can be used.
+    async fn prepare(&self, types: &Vec<SqlType>) -> Prepared {
+        let mut roles: HashMap<&str, Option<PgPool>> = HashMap::new();
+        let mut builder = Worker::builder(self.pool.clone())
+            .name(format!("sql types of process {}", std::process::id()))
+            .grace(self.grace)
+            .listen_through(pool::options().max_connections(1).connect_lazy_with(self.direct.clone()));
+        let mut served = 0;
+        for steps in types {
+            if !roles.contains_key(steps.role.as_str()) {
+                let count = types.iter().filter(|other| other.role == steps.role).count();
+                roles.insert(&steps.role, self.log_in(&steps.role, count).await);
+            }
+            if let Some(Some(role)) = roles.get(steps.role.as_str()) {
+                let handler = Arc::new(Statements::new(steps, role.clone()));
+                builder = builder.erased(&steps.name, handler).slots(self.slots);
+                served += 1;
+            }
         }
-        (Summary::default(), false)
-    })
-}
-
-fn panicked(panic: tokio::task::JoinError) -> Error {
-    Error::new(crate::ErrorKind::Database, format!("it broke: {panic}")).caused_by(panic)
+        let pools = roles.into_values().flatten().collect();
+        Prepared { builder: (served > 0).then_some(builder), refused: served < types.len(), pools }
+    }
 }
 
 /// The role's name as part of a URL.

@@ -144,3 +144,15 @@ async fn what_others_do_is_left_alone() {
     let Said { err, code, .. } = said(&mut divvy_on(db.url(), &["bench", "drain", "--payload-bytes", "10"]));
     assert_eq!(code, Some(2), "{err}");
 }
+
+#[tokio::test]
+async fn exec_runs_commands_and_counts_their_splits() {
+    let db = TestDb::new().await;
+    let options = ["exec", "--splits", "40", "--lines", "500", "--rounds", "1"];
+    let exec = report(&db, &options);
+    assert_eq!(count(&exec, "succeeded"), 580);
+    for way in ["bare", "rust", "once", "lines"] {
+        measured(&exec, way);
+    }
+    assert!(exec["overhead_us"].is_f64(), "{exec}");
+}

@@ -163,11 +163,9 @@ async fn a_task_whose_then_could_not_be_made_is_refused_when_it_comes_in() {
 async fn handlers_of_later_versions_are_refused_and_say_so() {
     let mut q = Queue::new().await;
     q.put("a", json!({"max_running": null, "rate": null, "fair_by_group": null})).await;
-    for kind in ["http", "exec"] {
-        q.refused(format!("select divvy.put_task_type('b', '{{\"handler\": {{\"{kind}\": \"x\"}}}}')"))
-            .await
-            .says("DV010", &["type b", kind, "not in this version yet"]);
-    }
+    q.refused("select divvy.put_task_type('b', '{\"handler\": {\"http\": \"x\"}}')")
+        .await
+        .says("DV010", &["type b", "http", "not in this version yet"]);
     assert_eq!(q.one::<i64>("select count(*) from divvy.task_type").await, 1);
 }
 

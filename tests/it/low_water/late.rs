@@ -35,7 +35,8 @@ async fn late() -> (TestDb, Hand, Hand, Hand, i64) {
 }
 
 #[tokio::test]
-async fn a_producer_that_stays_open_holds_the_mark_for_a_second_and_its_split_comes_to_old_and_new_sessions() {
+async fn a_producer_that_stays_open_holds_the_mark_for_a_second_and_its_split_comes_to_old_and_new_sessions()
+{
     for fresh in [false, true] {
         let (db, mut hand, mut duty, mut producer, task) = late().await;
         producer.run("commit").await;
@@ -170,17 +171,28 @@ async fn late_splits_of_a_type_with_limits_come_within_its_limits() {
 }
 
 #[tokio::test]
-async fn what_two_passes_of_a_claim_look_at_below_the_marks_is_claimed_once() {
-    let (_db, mut hand, mut duty, mut producer, task) = late().await;
-    producer.run("commit").await;
-    mark(&mut duty).await;
-    // It wants more than there is, so it looks everywhere.
+async fn what_two_late_writers_left_is_claimed_once_by_a_claim_that_looks_everywhere() {
+    let (db, mut hand, mut duty, mut first, task) = late().await;
+    let mut second = Hand::new(&db).await;
+    second.run("begin").await;
+    let other = second.insert("(task_type) values ('x')").await;
+    let more = first.insert("(task_type) values ('x')").await;
+    let key = key_of(&mut first, more).await;
+    mark_passes(&mut hand, &mut duty, key).await;
+    // Each is looked for by itself, over the same keys.
+    for producer in [&mut second, &mut first] {
+        producer.run("commit").await;
+        mark(&mut duty).await;
+        duty.run("select nextval('divvy.key') from generate_series(1, 10)").await;
+        mark(&mut duty).await;
+    }
     let mut got = Vec::new();
-    until("it is claimed", async || {
-        got = hand.claim("x", 1_000).await;
-        !got.is_empty()
+    until("all are claimed", async || {
+        got.extend(hand.claim("x", 1_000).await.iter().map(|s| s.task_id));
+        got.len() >= 3
     })
     .await;
-    assert_eq!(got.iter().map(|s| s.task_id).collect::<Vec<_>>(), [task]);
+    got.sort_unstable();
+    assert_eq!(got, [task, other, more]);
     assert!(hand.claim("x", 1_000).await.is_empty());
 }
