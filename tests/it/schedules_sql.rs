@@ -11,6 +11,7 @@ mod refusals;
 mod scale;
 mod stepped;
 mod storm;
+mod together;
 
 use crate::support::clock::Clock;
 use crate::support::queue::Queue;

@@ -83,3 +83,15 @@ async fn a_first_success_ends_it_with_a_row_for_each_moment_up_to_then() {
         (1..=26).map(|i| (i * 60, if i == 1 { "fired" } else { "skipped" }.to_owned())).collect();
     assert_eq!(rows, expected);
 }
+
+#[tokio::test]
+async fn a_planner_that_names_more_than_was_due_at_the_end_is_not_believed() {
+    let (mut q, clock) = cancelled_after("* * * * *", 125).await;
+    clock.advance(Duration::from_secs(600)).await;
+    q.run(
+        "select divvy.plan_schedule(schedule_id, planned_from, array(select planned_from + i * interval '1 min' from generate_series(1, 9) i))
+         from divvy.schedules_to_plan()",
+    )
+    .await;
+    assert_eq!(skipped(&mut q).await, [60, 120]);
+}
