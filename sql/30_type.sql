@@ -229,9 +229,11 @@ begin
     end if;
 end $$;
 
+-- Of a type that is not declared nothing is ready, so its marks begin where keys are verified, whatever it has of history.
 create or replace function divvy.add_lanes(p_task_type text) returns void
 language sql as $$
-    insert into divvy.lane (task_type, lane) select p_task_type, l from unnest(divvy.all_lanes()) l on conflict do nothing
+    insert into divvy.lane (task_type, lane, mark)
+    select p_task_type, l, w.verified_key from unnest(divvy.all_lanes()) l, divvy.low_water w on conflict do nothing
 $$;
 
 -- Forgets a type. Errors: DV011; DV004 while tasks of it are open.

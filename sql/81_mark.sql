@@ -214,7 +214,7 @@ language sql stable as $$
 $$;
 
 -- After a server start: sequences behind everything there is. In another home (a restored dump or a logical fail-over may
--- carry no sequences) marks are not believed either: one look over each lane from its beginning.
+-- carry no sequences) marks are not believed either: all keys there are are swept, and whoever writes just then is a late writer.
 create or replace function divvy.repair_keys(p_home text) returns void
 language plpgsql as $$
 declare
@@ -234,11 +234,15 @@ begin
     perform setval('divvy.token', m.token) from divvy.token s,
         (select greatest((select max(x.token) from divvy.lease x), (select max(a.token) from divvy.attempt a)) as token) m
     where s.last_value < m.token;
-    if p_home is distinct from divvy.home() then
-        update divvy.lane l set mark = 0;
-        update divvy.low_water w set verified_key = 0, seen_key = 0;
-        delete from divvy.sweep;
+    if p_home <> divvy.home() then
+        select s.last_value - (not s.is_called)::int into v_highest from divvy.key s;
+        delete from divvy.late_writer;
+        insert into divvy.late_writer select x.* from divvy.writers(0) x;
         delete from divvy.behind;
+        delete from divvy.sweep;
+        insert into divvy.sweep values (0, v_highest);
+        update divvy.lane l set mark = v_highest;
+        update divvy.low_water w set seen_key = v_highest, verified_key = case when exists (select from divvy.late_writer) then 0 else v_highest end;
     end if;
 end $$;
 
