@@ -35,7 +35,8 @@ async fn late() -> (TestDb, Hand, Hand, Hand, i64) {
 }
 
 #[tokio::test]
-async fn a_producer_that_stays_open_holds_the_mark_for_a_second_and_its_split_comes_to_old_and_new_sessions() {
+async fn a_producer_that_stays_open_holds_the_mark_for_a_second_and_its_split_comes_to_old_and_new_sessions()
+{
     for fresh in [false, true] {
         let (db, mut hand, mut duty, mut producer, task) = late().await;
         producer.run("commit").await;
