@@ -15,7 +15,7 @@ RUN apt-get update \
 COPY --from=build /build/target/release/divvy /usr/local/bin/divvy
 USER divvy
 # Inside of a container the loopback address is reached by nobody.
-ENV DIVVY_LISTEN=0.0.0.0:8080
+ENV DIVVY_LISTEN=0.0.0.0:8080 DIVVY_AUTH=token
 EXPOSE 8080
 ENTRYPOINT ["divvy"]
 CMD ["serve"]

@@ -278,7 +278,8 @@ end $$;
 
 -- Writes the event of a decision.
 create or replace function divvy.record(p_verb text, p_object text, p_id text, p_reason text, p_before jsonb, p_after jsonb) returns void
-language sql as $$
+language plpgsql as $$
+begin
     insert into divvy.event (actor, verb, object, object_id, reason, before, after)
-    values (coalesce(nullif(current_setting('divvy.actor', true), ''), session_user), p_verb, p_object, p_id, p_reason, p_before, p_after)
-$$;
+    values (divvy.actor(), p_verb, p_object, p_id, p_reason, p_before, p_after);
+end $$;

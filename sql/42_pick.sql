@@ -58,7 +58,7 @@ begin
                 v_left := v_left - cardinality(p.split_ids);
                 v_room := v_room - p.bytes;
                 length := greatest(length, t.lease);
-                timeout := greatest(timeout, (select max(o) from unnest(p.timeouts) o));
+                timeout := greatest(timeout, p.timeout);
             end loop;
         end loop;
         exit when v_asked or v_left <= 0 or v_room <= 0 or v_started < v_ask_at;
@@ -164,7 +164,7 @@ begin
     end if;
     -- The first time costs as much as a look; of many types only those are worth it that have more than a claim takes.
     if p_remember or v_memory is not null or p_want <= 0 then
-        perform set_config(v_setting, concat_ws(' ', v_positions, v_behind_at, v_may_behind_at, coalesce(v_lanes, '{}'),
+        v_setting := set_config(v_setting, concat_ws(' ', v_positions, v_behind_at, v_may_behind_at, coalesce(v_lanes, '{}'),
             coalesce(v_lanes_at, 0), extract(epoch from p_now)), false);
     end if;
     return v_parts;
@@ -343,7 +343,7 @@ begin
         array_agg(s.split_no), array_agg(coalesce(s.split_count, 1)), array_agg(s.attempt + 1),
         array_agg(s.attempt_base + coalesce(s.max_attempts, t.max_attempts)), array_agg(s.payload), null,
         array_agg(s.checkpoint), array_agg(s.headers), array_agg(s.epoch), array_agg(s.continuation), array_agg(s.scheduled_for),
-        array_agg(coalesce(s.timeout, t.timeout))
+        array_agg(coalesce(s.timeout, t.timeout)), null, max(coalesce(s.timeout, t.timeout))
     into p
     from (
         select r.*, sum(r.bytes) over (rows unbounded preceding) as total from (
@@ -373,7 +373,7 @@ begin
         array_agg('execute'::text), array_agg(s.split_no), array_agg(coalesce(s.split_count, 1)), array_agg(s.attempt + 1),
         array_agg(s.attempt_base + coalesce(s.max_attempts, t.max_attempts)), array_agg(s.task_payload), array_agg(s.payload),
         array_agg(s.checkpoint), array_agg(s.headers), array_agg(s.epoch), array_agg(s.continuation), array_agg(s.scheduled_for),
-        array_agg(coalesce(s.timeout, t.timeout))
+        array_agg(coalesce(s.timeout, t.timeout)), null, max(coalesce(s.timeout, t.timeout))
     into p
     from (
         select r.*, k.split_count, k.payload as task_payload, k.headers, k.epoch, k.scheduled_for,

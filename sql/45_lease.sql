@@ -139,9 +139,9 @@ begin
     end loop;
 end $$;
 
--- Takes ended splits out of a lease; one that holds nothing more goes. Where it is locked, somebody is just completing
+-- Takes ended splits out of a lease; one that holds nothing more goes, and then it is true. Where it is locked, somebody is just completing
 -- another part of it, and what is left over goes with its end or its time.
-create or replace function divvy.shrink_lease(l divvy.lease, p_done bigint[]) returns void
+create or replace function divvy.shrink_lease(l divvy.lease, p_done bigint[]) returns boolean
 language plpgsql as $$
 declare
     v_rest bigint[];
@@ -153,7 +153,7 @@ begin
     if l.split_ids = p_done then
         delete from divvy.lease x where x.ctid = any (array(select y.ctid from divvy.lease y
             where y.token = l.token and y.task_type = l.task_type and y.lane = l.lane for update skip locked));
-        return;
+        return found;
     end if;
     for l in select * from divvy.lease x where x.token = l.token and x.task_type = l.task_type and x.lane = l.lane for update skip locked loop
         select array_agg(r.id), array_agg(r.place) into v_rest, v_places from divvy.others(l, p_done) r;
@@ -164,6 +164,7 @@ begin
             where x.token = l.token and x.task_type = l.task_type and x.lane = l.lane;
         end if;
     end loop;
+    return v_rest is null;
 end $$;
 
 -- What a lease names besides. By hash, whatever the statistics say: both sides may be thousands.

@@ -182,59 +182,6 @@ begin
     end loop;
 end $$;
 
--- Deletes what is past its retention: ended tasks with their splits, attempts and logs; workers not seen for an hour;
--- events and fires after 90 days. Returns how many tasks went.
-create or replace function divvy.prune(max int default 500) returns int
-language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
-declare
-    v_now timestamptz := divvy.clock();
-    v_ids bigint[];
-    v_shares bigint[];
-begin
-    if not pg_try_advisory_xact_lock(divvy.lock_of('prune')) then
-        return 0;
-    end if;
-    update divvy.task k set dedupe_held = false
-    where k.id = any (array(select t.id from divvy.task t where t.dedupe_until <= v_now and t.dedupe_held limit prune.max for update skip locked));
-    v_ids := divvy.past_retention(prune.max, v_now);
-    v_shares := array(select s.id from divvy.share s where s.share_of = any (v_ids));
-    delete from divvy.stretch s where s.share_of = any (v_ids);
-    delete from divvy.given g where g.share_of = any (v_ids);
-    delete from divvy.ended e where e.share_of = any (v_ids);
-    delete from divvy.split_log l where l.split_id = any (v_shares || v_ids);
-    delete from divvy.attempt a where a.task_id = any (v_ids);
-    delete from divvy.share s where s.id = any (v_shares);
-    delete from divvy.task k where k.id = any (v_ids);
-    delete from divvy.worker w where w.seen_at < v_now - interval '1 hour'
-        and not exists (select from divvy.lease l where l.worker = w.id);
-    delete from divvy.event e where e.id in (select x.id from divvy.event x where x.at < v_now - interval '90 days' order by x.id limit prune.max);
-    delete from divvy.schedule_fire f where f.at < v_now - interval '90 days' and f.outcome <> 'waiting';
-    delete from divvy.rate_use u where not exists (select from divvy.task_type t where t.name = u.task_type
-        and u.at > v_now - make_interval(secs => (t.rate ->> 'per')::double precision));
-    return cardinality(v_ids);
-end $$;
-
--- Ended tasks past their retention. Walks the tasks in the order of their ids, a page a call, round and round: no index on the
--- end, which every completion would have to write. A round starts anew where a task is younger than any retention.
-create or replace function divvy.past_retention(p_max int, p_now timestamptz) returns bigint[]
-language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
-declare
-    v_from bigint := coalesce((select w.at_id from divvy.walk w where w.name = 'prune'), 0);
-    v_oldest timestamptz := p_now - (select min(least(r.retention_succeeded, r.retention_others)) from divvy.task_type r);
-    v_last bigint;
-    v_ids bigint[];
-begin
-    select max(k.id), array_agg(k.id) filter (where k.finished_at <= p_now - case k.status when 'succeeded' then t.retention_succeeded
-            else t.retention_others end and not (k.dedupe_key is not null and k.dedupe_held))
-    into v_last, v_ids
-    from (select x.* from divvy.task x where x.id > v_from order by x.id limit p_max) k
-    left join divvy.task_type t on t.name = k.task_type
-    where k.created_at <= v_oldest;
-    insert into divvy.walk as w (name, at_id) values ('prune', coalesce(v_last, 0))
-    on conflict (name) do update set at_id = excluded.at_id where w.at_id <> excluded.at_id;
-    return array(select k.id from divvy.task k where k.id = any (v_ids) order by k.id for update skip locked);
-end $$;
-
 -- A new leader's term; the advisory lock keeps others away, the term says who it was. Returns the term.
 create or replace function divvy.lead(leader uuid, name text) returns bigint
 language sql security definer set search_path = pg_catalog, pg_temp as $$

@@ -260,7 +260,9 @@ begin
             select max(e.id_base + e.last_no) from divvy.ended e
             where int8range(e.id_base + e.first_no, e.id_base + e.last_no, '[]') && int8range(q.seqmin, q.seqmax)
             union all
-            select max(s.id_base + s.last_no) from divvy.stretch s where s.id_base + s.last_no between q.seqmin and q.seqmax) x;
+            select max(s.id_base + s.last_no) from divvy.stretch s where s.id_base + s.last_no between q.seqmin and q.seqmax
+            union all
+            select max(d.id_base + d.last_no) from divvy.dropped d where d.id_base + d.last_no between q.seqmin and q.seqmax) x;
         v_highest := v_highest - (v_highest - q.seqmin) % q.seqincrement;
         if v_highest > coalesce(q.last, 0) then
             perform setval(v_name::regclass, v_highest);

@@ -16,6 +16,7 @@ pub mod figure;
 pub mod floor;
 pub mod floor_only;
 pub mod hold;
+pub mod http;
 pub mod latency;
 pub mod line;
 pub mod load;
@@ -51,6 +52,8 @@ pub enum What {
     Fanin(fanin::Options),
     /// Splits by commands: a process for each, and one for all
     Exec(exec::Options),
+    /// Putting tasks in and working by HTTP, against a service of its own
+    Http(http::Options),
     /// The hand-written SQL that the others are compared with
     Floor(floor_only::Options),
 }
@@ -94,6 +97,7 @@ pub async fn run(bench: &Bench, what: &What, force: bool, keep: bool) -> Result<
         What::Latency(options) => latency::run(bench, options).await?,
         What::Fanin(options) => fanin::run(bench, options).await?,
         What::Exec(options) => exec::run(bench, options).await?,
+        What::Http(options) => http::run(bench, options).await?,
         What::Floor(options) => floor_only::run(bench, options).await?,
     };
     report.store(&mut connection, &server).await?;

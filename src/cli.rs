@@ -7,6 +7,7 @@
 
 pub mod args;
 pub mod bench;
+pub mod calendar;
 pub mod completions;
 pub mod database;
 pub mod db;
@@ -22,6 +23,7 @@ pub mod split;
 pub mod task;
 pub mod task_type;
 pub mod tick;
+pub mod token;
 pub mod worker;
 pub mod workers;
 
@@ -93,10 +95,14 @@ enum Command {
     Type(task_type::Args),
     /// Schedules: list, put, preview, trigger, pause, resume and cancel them
     Schedule(schedule::Args),
+    /// Calendars of working days, for schedules: list, show, put and drop them
+    Calendar(calendar::Args),
     /// Run the types written in SQL, and lead; like serve, without HTTP
     Worker(worker::Args),
     /// Workers: list them, and tell one to be quiet or to stop
     Workers(workers::Args),
+    /// Tokens of the HTTP API: make, list and revoke them
+    Token(token::Args),
     /// Measure what divvy costs on this database, beside hand-written SQL
     Bench(bench::Args),
     /// Do every duty once: fire, promote, reclaim, reduce check, prune
@@ -138,8 +144,10 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Split(args) => split::run(args, global).await,
         Command::Type(args) => task_type::run(args, global).await,
         Command::Schedule(args) => schedule::run(args, global).await,
+        Command::Calendar(args) => calendar::run(args, global).await,
         Command::Worker(args) => worker::run(args, global).await,
         Command::Workers(args) => workers::run(args, global).await,
+        Command::Token(args) => token::run(args, global).await,
         Command::Bench(args) => bench::run(args, global).await,
         Command::Tick(args) => tick::run(args, global).await,
         Command::Doctor(args) => doctor::run(args, global).await,

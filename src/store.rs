@@ -4,6 +4,8 @@
 //! whatever may join a transaction can. The rules live in `sql/`; nothing here decides anything.
 //! A file per noun; [`sqlstate`] alone knows error codes, [`listing`] alone builds SQL at run time.
 
+pub mod answer;
+pub mod calendar;
 pub mod claim;
 pub mod clock;
 pub mod complete;
@@ -25,6 +27,7 @@ pub mod schedule;
 pub mod sqlstate;
 pub mod state;
 pub mod statement;
+pub mod token;
 pub mod worker;
 
 use crate::{Error, ErrorKind, Result};

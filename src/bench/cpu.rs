@@ -51,6 +51,11 @@ impl Cpu {
         self.postmaster.is_some()
     }
 
+    /// Seconds that a process of this machine has used.
+    pub fn of(&self, pid: u32) -> Option<f64> {
+        Some(process(pid)?.used as f64 / self.ticks)
+    }
+
     /// What has been used so far.
     pub fn now(&self) -> Used {
         let client = process(std::process::id()).map(|own| own.used as f64 / self.ticks);

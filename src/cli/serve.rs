@@ -1,9 +1,10 @@
 //! `divvy serve`: the HTTP service, a candidate for leading, and the runner of SQL types, in one process.
 
-use super::{Global, database};
+use super::{Global, args, database};
 use crate::http;
 use crate::leader::Leader;
 use crate::store::migrate::{self, Status};
+use crate::store::pool;
 use crate::worker::{RoleAccess, SqlHost};
 use anyhow::{Context, bail};
 use sqlx::postgres::PgConnectOptions;
@@ -16,12 +17,18 @@ use tokio_util::sync::CancellationToken;
 /// Connections for everything but the leader's duties and SQL types' own roles.
 const CONNECTIONS: u32 = 10;
 
+/// Connections for what comes in by HTTP.
+const HTTP_CONNECTIONS: u32 = 10;
+
 /// Arguments of `divvy serve`.
 #[derive(clap::Args)]
 pub struct Args {
     /// Where to listen
     #[arg(long, env = "DIVVY_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT")]
     listen: SocketAddr,
+    /// Who comes in: those with a token, or on a loopback address everybody [default: none on a loopback address]
+    #[arg(long, env = "DIVVY_AUTH", value_name = "HOW", value_parser = ["token", "none"])]
+    auth: Option<String>,
     /// Migrate the database first (the embedded one always is)
     #[arg(long)]
     migrate: bool,
@@ -44,29 +51,57 @@ pub struct Args {
 /// # Errors
 /// When the database can't be used, its schema is not this version's, or the address is taken.
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
+    let token_required = token_required(&args)?;
     // Before anything else: who listens on the address is told at once, and nothing is left half-started.
     let listener = TcpListener::bind(args.listen).await.with_context(|| {
         format!("cannot listen on {}: choose another address with --listen or DIVVY_LISTEN", args.listen)
     })?;
     let database = database::connect(global, CONNECTIONS).await?;
-    let outcome = serve(&args, listener, &database).await;
+    let outcome = serve(&args, listener, &database, token_required).await;
     database.close().await?;
     outcome
 }
 
-async fn serve(args: &Args, listener: TcpListener, database: &database::Database) -> anyhow::Result<()> {
+/// Whoever can reach the address may do everything where no token is asked for.
+fn token_required(args: &Args) -> crate::Result<bool> {
+    let loopback = args.listen.ip().is_loopback();
+    match args.auth.as_deref() {
+        Some("token") => Ok(true),
+        _ if loopback => Ok(false),
+        _ => Err(args::usage(format!(
+            "{} is no loopback address: everybody who reaches it could do everything. Ask for tokens with --auth token \
+             (or DIVVY_AUTH=token), and make one with `divvy token create --scope SCOPE`",
+            args.listen
+        ))),
+    }
+}
+
+async fn serve(
+    args: &Args,
+    listener: TcpListener,
+    database: &database::Database,
+    token_required: bool,
+) -> anyhow::Result<()> {
     let direct = &database.addresses.direct;
     prepare("serve", direct, args.migrate || database.embedded_url.is_some()).await?;
     let types = sql_host(database, args.sql_slots, args.sql_role_url.as_deref(), args.grace)?;
     let stop = signals();
     let served = CancellationToken::new();
-    let service = http::Service::new(database.addresses.work.clone(), stop.clone());
+    let work =
+        pool::options().max_connections(HTTP_CONNECTIONS).connect_lazy_with(database.addresses.work.clone());
+    let service = http::Service::new(
+        work.clone(),
+        direct.clone(),
+        stop.clone(),
+        token_required,
+        http::Patience::default(),
+    );
     let address = listener.local_addr()?;
     let mut service = tokio::spawn(http::serve(listener, service, served.clone()));
     let types = tokio::spawn(types.run(stop.clone()));
     let leader = (!args.no_lead).then(|| lead("serve", direct.clone(), &stop));
 
-    tracing::info!("serves on http://{address} (/healthz, /readyz); Ctrl-C stops it");
+    tracing::info!("serves on http://{address} (/docs says what); Ctrl-C stops it");
     if let Some(url) = &database.embedded_url {
         tracing::info!("the database is {url}");
     }
@@ -81,7 +116,8 @@ async fn serve(args: &Args, listener: TcpListener, database: &database::Database
     }
     // Last: until here /readyz has said that this process is going.
     served.cancel();
-    service.await??;
+    service.await?;
+    work.close().await;
     if done.total() > 0 {
         tracing::info!("splits of types in SQL: {done}");
     }

@@ -1,5 +1,6 @@
 //! `/healthz`: the process answers. `/readyz`: it can work.
 
+use super::Api;
 use crate::store::migrate::{self, Status};
 use axum::Json;
 use axum::extract::State;
@@ -18,17 +19,17 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// How long an answer is repeated without asking again, so that many probes are one question.
 const REPEAT: Duration = Duration::from_secs(1);
 
-/// What the routes know.
+/// What the probes know.
 #[derive(Debug)]
-pub struct Service {
+pub(super) struct Health {
     options: PgConnectOptions,
     draining: CancellationToken,
     last: Mutex<Option<(Instant, Result<(), String>)>>,
 }
 
-impl Service {
-    /// A service over one database. It says it is not ready from the moment `draining` is cancelled.
-    pub fn new(options: PgConnectOptions, draining: CancellationToken) -> Self {
+impl Health {
+    /// Of one database; not ready from the moment `draining` is cancelled.
+    pub(super) fn new(options: PgConnectOptions, draining: CancellationToken) -> Self {
         Self { options: options.application_name("divvy readyz"), draining, last: Mutex::new(None) }
     }
 
@@ -68,8 +69,8 @@ pub(super) async fn healthz() -> Json<Value> {
 }
 
 /// The database can be reached, its schema is this divvy's, and the process is not shutting down.
-pub(super) async fn readyz(State(service): State<Arc<Service>>) -> (StatusCode, Json<Value>) {
-    match service.fault().await {
+pub(super) async fn readyz(State(api): State<Arc<Api>>) -> (StatusCode, Json<Value>) {
+    match api.health.fault().await {
         Ok(()) => (StatusCode::OK, Json(json!({"status": "ready"}))),
         Err(reason) => {
             (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "not ready", "reason": reason})))

@@ -5,6 +5,7 @@ use crate::store::state::TaskStatus;
 use crate::{Error, ErrorKind, Result};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use sqlx::PgExecutor;
 
 /// The answer to an enqueue.
@@ -67,6 +68,29 @@ pub async fn enqueue_many(executor: impl PgExecutor<'_>, tasks: &Value) -> Resul
         .bind(tasks)
         .fetch_all(executor)
         .await?)
+}
+
+/// The same of tasks that are text already.
+///
+/// # Errors
+/// As [`enqueue_many`].
+pub async fn enqueue_text(executor: impl PgExecutor<'_>, tasks: &RawValue) -> Result<Vec<EnqueuedRow>> {
+    let query = sqlx::query_as("select ord, task_id, created from divvy.enqueue_many($1)").bind(tasks);
+    Ok(query.fetch_all(executor).await?)
+}
+
+/// Which of these tasks have ended, or are not there any more.
+///
+/// # Errors
+/// Database.
+pub async fn ended(executor: impl PgExecutor<'_>, tasks: &[TaskId]) -> Result<Vec<TaskId>> {
+    Ok(sqlx::query_scalar(
+        "select i.id from unnest($1::bigint[]) as i (id)
+          where not exists (select from divvy.task k where k.id = i.id and k.finished_at is null)",
+    )
+    .bind(tasks)
+    .fetch_all(executor)
+    .await?)
 }
 
 /// `divvy.task_result`: the task's status, result and error.

@@ -42,6 +42,7 @@ pub struct TaskFilter {
 }
 
 /// A row of `divvy.task_overview`.
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct TaskRow {
@@ -140,6 +141,7 @@ pub struct SplitFilter {
 }
 
 /// A row of `divvy.split_overview`.
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct SplitRow {
@@ -206,7 +208,7 @@ fn split_query(filter: &SplitFilter) -> SelectStatement {
     match filter.after {
         // Numbers are unique among a task's shares, and the task's own split comes before or is the only one.
         Some(after) if filter.task.is_some() => query.and_where(Expr::cust_with_values(
-            "split_no > (select u.split_no from divvy.unit u where u.id = $1)",
+            "split_no > (select s.split_no from divvy.split_by_id($1) s)",
             [after.0],
         )),
         Some(after) => query.and_where(Expr::col("split_id").gt(after.0)),

@@ -27,16 +27,16 @@ pub async fn cancel<'r>(
 ///
 /// # Errors
 /// NotFound when no task holds it.
-pub async fn cancel_by_key(
+pub async fn cancel_by_key<'r>(
     executor: impl PgExecutor<'_>,
     task_type: &str,
     dedupe_key: &str,
-    reason: &str,
+    reason: impl Into<Option<&'r str>>,
 ) -> Result<TaskStatus> {
     Ok(sqlx::query_scalar("select divvy.cancel_by_key($1, $2, $3)::text")
         .bind(task_type)
         .bind(dedupe_key)
-        .bind(reason)
+        .bind(reason.into())
         .fetch_one(executor)
         .await?)
 }
@@ -134,16 +134,16 @@ pub async fn resume(executor: impl PgExecutor<'_>, task_type: &str) -> Result<()
 ///
 /// # Errors
 /// NotFound; Conflict when it has ended.
-pub async fn pause_task(
+pub async fn pause_task<'r>(
     executor: impl PgExecutor<'_>,
     task: TaskId,
     until: Option<DateTime<Utc>>,
-    reason: &str,
+    reason: impl Into<Option<&'r str>>,
 ) -> Result<()> {
     sqlx::query("select divvy.pause_task($1, $2, $3)")
         .bind(task)
         .bind(until)
-        .bind(reason)
+        .bind(reason.into())
         .execute(executor)
         .await?;
     Ok(())

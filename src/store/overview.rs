@@ -13,6 +13,7 @@ use uuid::Uuid;
 const ROWS_MAX: i64 = 10_000;
 
 /// A row of `divvy.task_progress`.
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct Progress {
@@ -46,6 +47,7 @@ pub async fn progress(executor: impl PgExecutor<'_>, task: TaskId) -> Result<Opt
 }
 
 /// A row of `divvy.type_stats`.
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct TypeRow {
@@ -85,6 +87,7 @@ pub async fn types(executor: impl PgExecutor<'_>) -> Result<Vec<TypeRow>> {
 }
 
 /// A row of `divvy.worker_overview`.
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct WorkerRow {
@@ -116,6 +119,7 @@ pub async fn workers(executor: impl PgExecutor<'_>) -> Result<Vec<WorkerRow>> {
 }
 
 /// A row of `divvy.schedule_overview`.
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct ScheduleRow {
@@ -161,6 +165,7 @@ pub async fn schedules(executor: impl PgExecutor<'_>) -> Result<Vec<ScheduleRow>
 }
 
 /// A row of `divvy.dead_splits`: failed splits with one fingerprint.
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct DeadRow {
@@ -185,6 +190,16 @@ pub async fn dead(executor: impl PgExecutor<'_>) -> Result<Vec<DeadRow>> {
     .bind(ROWS_MAX)
     .fetch_all(executor)
     .await?)
+}
+
+/// `divvy.database_health`: names and values.
+///
+/// # Errors
+/// Database.
+pub async fn health(executor: impl PgExecutor<'_>) -> Result<Vec<(String, Option<String>)>> {
+    Ok(sqlx::query_as("select name, value from divvy.database_health order by name")
+        .fetch_all(executor)
+        .await?)
 }
 
 /// A task as it was enqueued.

@@ -1,51 +1,29 @@
-//! The probes of `divvy serve`.
+//! The HTTP service: its probes here, what it does in the files of the folder.
+
+mod auth;
+mod bad;
+mod client;
+mod described;
+mod keys;
+mod process;
+mod slow;
+mod tasks;
+mod worker;
 
 use crate::support::db::TestDb;
 use crate::support::program::divvy_on;
 use crate::support::race::until;
-use divvy::http::{self, Service};
-use serde_json::{Value, json};
-use sqlx::postgres::PgConnectOptions;
+use client::{get, running, serving};
+use serde_json::json;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
 use std::process::Stdio;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_util::sync::CancellationToken;
-
-/// A service of the test's own.
-struct Running {
-    address: SocketAddr,
-    draining: CancellationToken,
-    stop: CancellationToken,
-    served: tokio::task::JoinHandle<std::io::Result<()>>,
-}
-
-async fn running(options: &PgConnectOptions) -> Running {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
-    let address = listener.local_addr().unwrap();
-    let service = Service::new(options.clone(), draining.clone());
-    let served = tokio::spawn(http::serve(listener, service, stop.clone()));
-    Running { address, draining, stop, served }
-}
-
-/// Status and body of one request.
-async fn get(address: SocketAddr, path: &str) -> (u16, Value) {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
-    let body = answer.split_once("\r\n\r\n").unwrap().1;
-    (status, serde_json::from_str(body).unwrap_or(Value::Null))
-}
+use tokio::net::TcpStream;
 
 #[tokio::test]
 async fn readyz_is_ready_on_a_migrated_database_and_not_while_draining() {
     let db = TestDb::new().await;
-    let service = running(db.options()).await;
+    let mut service = running(&db).await;
     assert_eq!(get(service.address, "/healthz").await, (200, json!({"status": "ok"})));
     assert_eq!(get(service.address, "/readyz").await, (200, json!({"status": "ready"})));
     assert_eq!(get(service.address, "/nothing").await.0, 404);
@@ -54,14 +32,14 @@ async fn readyz_is_ready_on_a_migrated_database_and_not_while_draining() {
     assert_eq!(get(service.address, "/readyz").await, (503, expected));
     assert_eq!(get(service.address, "/healthz").await.0, 200);
     service.stop.cancel();
-    service.served.await.unwrap().unwrap();
+    service.served.take().unwrap().await.unwrap();
     assert!(TcpStream::connect(service.address).await.is_err());
 }
 
 #[tokio::test]
 async fn readyz_says_what_is_missing() {
     let db = TestDb::empty().await;
-    let service = running(db.options()).await;
+    let service = running(&db).await;
     let (status, body) = get(service.address, "/readyz").await;
     assert_eq!(
         (status, &body["reason"]),
@@ -70,7 +48,8 @@ async fn readyz_says_what_is_missing() {
 
     let nowhere =
         PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(1).username("u").password("pw");
-    let service = running(&nowhere).await;
+    let lazy = PgPoolOptions::new().connect_lazy_with(nowhere.clone());
+    let service = serving(lazy, &nowhere, false, divvy::http::Patience::default()).await;
     let (status, body) = get(service.address, "/readyz").await;
     assert_eq!(status, 503);
     let reason = body["reason"].as_str().unwrap();

@@ -41,11 +41,17 @@ async fn an_event_is_written_with_its_decision_or_not_at_all() {
     let task = q.enqueue("a").await;
     q.run(format!("begin; select divvy.cancel({task}, 'a whim'); rollback")).await;
     assert!(q.events("task", task).await.is_empty());
-    q.run(format!("set divvy.actor = 'token ci'; select divvy.cancel({task}, 'duplicate order')")).await;
+    let hash = "a".repeat(64);
+    q.run(format!("select divvy.create_token('ci', '{hash}', '{{operator}}')")).await;
+    q.run(format!(
+        "begin; select divvy.act_as('{hash}'); select divvy.cancel({task}, 'duplicate order'); commit"
+    ))
+    .await;
     let event = q.last_event("task", task).await;
     assert_eq!((event.actor.as_str(), event.verb.as_str()), ("token ci", "cancel"));
     assert_eq!(event.reason.as_deref(), Some("duplicate order"));
-    q.run("reset divvy.actor; select divvy.pause('a', reason => 'night')").await;
+    // The next transaction is nobody else's, and who only says so is not believed.
+    q.run("set divvy.actor = 'token ci'; select divvy.pause('a', reason => 'night')").await;
     let event = q.last_event("type", "a").await;
     let user: String = q.one("select session_user::text").await;
     assert_eq!((event.actor, event.reason.as_deref()), (user, Some("night")));

@@ -2,7 +2,7 @@
 
 use super::follow;
 use crate::cli::output;
-use crate::id::{SplitId, TaskId, Token};
+use crate::id::{EventId, SplitId, TaskId, Token};
 use crate::store::listing::history::{self, EventRow, FailedAttempt, LogLine, LogPlace};
 use crate::store::overview::{self, Progress};
 use crate::store::{clock, enqueue, sqlstate};
@@ -26,7 +26,7 @@ struct Tail<'p> {
     pool: &'p PgPool,
     task: TaskId,
     as_json: bool,
-    events: HashSet<i64>,
+    events: HashSet<EventId>,
     attempts: HashSet<(SplitId, Token)>,
     lines: HashSet<LogPlace>,
     log_from: LogPlace,

@@ -1,9 +1,11 @@
 //! What happened: decisions, failed attempts and log lines, as `show` and `tail` print them.
 
+use super::{equal, fetch};
 use crate::Result;
-use crate::id::{SplitId, TaskId, Token};
+use crate::id::{EventId, SplitId, TaskId, Token};
 use crate::store::state::Phase;
 use chrono::{DateTime, Utc};
+use sea_query::{Expr, ExprTrait, Order, Query};
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::PgExecutor;
@@ -12,10 +14,11 @@ use sqlx::PgExecutor;
 pub const ROWS_MAX: i64 = 1_000;
 
 /// A row of `divvy.event`: somebody, or a duty, decided something.
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
 #[expect(missing_docs, reason = "the table's columns, documented in sql/README.md")]
 pub struct EventRow {
-    pub event_id: i64,
+    pub event_id: EventId,
     pub at: DateTime<Utc>,
     pub actor: String,
     pub verb: String,
@@ -47,6 +50,42 @@ pub async fn events(
     .bind(max.clamp(1, ROWS_MAX))
     .fetch_all(executor)
     .await?)
+}
+
+/// Which decisions to list, newest first. Empty fields don't restrict.
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    /// On things of this kind.
+    pub object: Option<String>,
+    /// On the thing with this id or name.
+    pub object_id: Option<String>,
+    /// By this role, token or duty.
+    pub actor: Option<String>,
+    /// Of this kind.
+    pub verb: Option<String>,
+    /// The page after this decision: the last one of the page before.
+    pub before: Option<EventId>,
+    /// Rows a page.
+    pub limit: u64,
+}
+
+/// One page of decisions, newest first.
+///
+/// # Errors
+/// Database.
+pub async fn audit(executor: impl PgExecutor<'_>, filter: &EventFilter) -> Result<Vec<EventRow>> {
+    let mut query = Query::select();
+    query.columns(["at", "actor", "verb", "object", "object_id", "reason", "before", "after"]);
+    query.expr_as(Expr::col("id"), "event_id").from(("divvy", "event"));
+    query.order_by("id", Order::Desc).limit(filter.limit);
+    equal(&mut query, "object", filter.object.as_deref());
+    equal(&mut query, "object_id", filter.object_id.as_deref());
+    equal(&mut query, "actor", filter.actor.as_deref());
+    equal(&mut query, "verb", filter.verb.as_deref());
+    if let Some(before) = filter.before {
+        query.and_where(Expr::col("id").lt(before.0));
+    }
+    fetch(executor, &query).await
 }
 
 /// An attempt that ended badly.
@@ -90,6 +129,7 @@ pub async fn failed_attempts(
 }
 
 /// A row of `divvy.split_log`.
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
 #[expect(missing_docs, reason = "the table's columns, documented in sql/README.md")]
 pub struct LogLine {

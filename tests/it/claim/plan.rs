@@ -192,7 +192,7 @@ async fn hot_calls_use_their_indexes_with_statistics_of_100000_ready_rows_that_a
     hot_calls(&mut m, "with statistics of 100,000 ready rows and few of them left").await;
 
     // And pruned, while the statistics still tell of them: their entries stay until a vacuum.
-    hand.run("delete from divvy.lease; delete from divvy.stretch; delete from divvy.given; delete from divvy.ended;
+    hand.run("delete from divvy.lease; delete from divvy.stretch; delete from divvy.given; delete from divvy.ended; delete from divvy.dropped;
              delete from divvy.share; delete from divvy.task").await;
     hand.run("select divvy.advance_low_water(), divvy.raise_marks('plain', null, 0), divvy.raise_marks('divided', null, 0)")
         .await;

@@ -156,12 +156,16 @@ fn the_dockerfile_copies_all_that_the_program_is_built_from() {
 fn the_dockerfile_s_program_starts_as_the_command_line_says() {
     assert_eq!(array(&only("ENTRYPOINT")), ["divvy"]);
     accepts(&array(&only("CMD")));
-    let (variable, value) = only("ENV").split_once('=').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
     let serve = divvy::cli::command();
     let serve = serve.find_subcommand("serve").unwrap();
-    let known = serve.get_arguments().any(|a| a.get_env().is_some_and(|name| name == variable.as_str()));
-    assert!(known, "serve reads no {variable}");
-    assert!(value.ends_with(&format!(":{}", only("EXPOSE"))));
+    let environment = only("ENV");
+    for (variable, value) in environment.split_whitespace().map(|pair| pair.split_once('=').unwrap()) {
+        let argument = serve.get_arguments().find(|a| a.get_env().is_some_and(|name| name == variable));
+        let argument = argument.unwrap_or_else(|| panic!("serve reads no {variable}"));
+        accepts(&["serve".to_owned(), format!("--{}={value}", argument.get_long().unwrap())]);
+    }
+    let listen = environment.split_whitespace().find_map(|pair| pair.strip_prefix("DIVVY_LISTEN=")).unwrap();
+    assert!(listen.ends_with(&format!(":{}", only("EXPOSE"))));
     let workdir = only("WORKDIR");
     let program = format!("COPY --from=build {workdir}/target/release/divvy /usr/local/bin/divvy");
     assert!(read("Dockerfile").contains(&program), "what was built is what is run");

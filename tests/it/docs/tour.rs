@@ -28,6 +28,8 @@ pub struct Tour {
     database: TestDb,
     folder: TempDir,
     background: Vec<(String, Child)>,
+    /// Where `divvy serve` listens in this tour.
+    address: String,
 }
 
 impl Tour {
@@ -36,7 +38,9 @@ impl Tour {
         let cargo = folder.path().join("cargo");
         fs::write(&cargo, CARGO).expect("writing cargo");
         fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).expect("making cargo a program");
-        Self { database, folder, background: Vec::new() }
+        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let address = free.expect("a free port").to_string();
+        Self { database, folder, background: Vec::new(), address }
     }
 
     /// Runs the blocks, compares what they show, and stops what runs in the background.
@@ -85,7 +89,8 @@ impl Tour {
             .env("PATH", format!("{}:{}:{path}", self.folder.path().display(), beside.display()))
             .env("EXAMPLES", beside.join("examples"))
             .env("DATABASE_URL", self.database.url())
-            .env("DIVVY_LISTEN", "127.0.0.1:0")
+            .env("DIVVY_LISTEN", &self.address)
+            .env("API", format!("http://{}/api/v1", self.address))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -28,8 +28,13 @@ alter table divvy.low_water
     add seen_key bigint not null default 0;   -- every key up to it is visible, but for those of late writers
 update divvy.low_water set seen_key = verified_key;
 
+-- The longest of timeouts.
+alter type divvy.part add attribute timeout interval;
+
 -- Functions of the rules that are no more, or have other arguments from here on.
 drop function if exists divvy.writers(), divvy.prepared_writer(), divvy.own_transaction(), divvy.raise_marks(text),
+    divvy.check_limit(text, bigint, text), divvy.need_read_committed(text), divvy.check_batch(text, bigint[], bigint[]),
+    divvy.check_claim(uuid, text[], int, interval, int[]), divvy.check_results(bigint[], jsonb), divvy.shrink_lease(divvy.lease, bigint[]),
     divvy.pick_stragglers(divvy.task_type, bigint[], bigint[], int, bigint), divvy.frontiers(text, bigint[]),
     divvy.pick_type(divvy.task_type, int, bigint, timestamptz), divvy.candidates(text, int, bigint, int, bigint[]),
     divvy.choose(divvy.task_type, smallint, bigint, int, bigint, bigint[], bigint[], text[], text);

@@ -1,0 +1,110 @@
+//! Tokens: made, used, recorded, expired, revoked.
+
+use super::client::{guarded, token};
+use crate::support::db::TestDb;
+use crate::support::program::{divvy_on, ok, said};
+use crate::support::race::until;
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn a_token_is_made_used_listed_and_revoked_on_the_command_line() {
+    let db = TestDb::new().await;
+    let mut http = guarded(&db).await;
+    let made = ok(&mut divvy_on(
+        db.url(),
+        &["token", "create", "--scope", "producer", "--scope", "reader", "--name", "ci", "--expires", "30d"],
+    ));
+    let secret = made.trim().to_owned();
+    assert!(secret.starts_with("divvy_") && secret.len() == 70, "{secret}");
+    http.token = Some(secret.clone());
+    http.post("/api/v1/tasks", json!({ "task_type": "mail" })).await.is(201);
+    let refusal = http.post("/api/v1/tasks/1/cancel", json!({})).await.refuses(403, "forbidden");
+    assert_eq!(refusal, "token ci has the scopes producer, reader; this needs one of operator");
+    let twice = said(&mut divvy_on(db.url(), &["token", "create", "--scope", "reader", "--name", "ci"]));
+    assert!(twice.code == Some(1) && twice.err.contains("token ci"), "{}", twice.err);
+    let listed = ok(&mut divvy_on(db.url(), &["token", "list", "--json"]));
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!((&listed["tokens"][0]["name"], &listed["tokens"][0]["good"]), (&json!("ci"), &json!(true)));
+    assert!(!listed.to_string().contains(&secret[6..]), "no token is listed");
+    let kept: String =
+        sqlx::query_scalar("select hash from divvy.api_token").fetch_one(db.pool()).await.unwrap();
+    assert_eq!(kept, divvy::http::hash(&secret));
+    ok(&mut divvy_on(db.url(), &["token", "revoke", "ci", "--reason", "leaked"]));
+    until("the revoked token is refused", async || http.get("/api/v1/tasks").await.status == 401).await;
+    let gone = said(&mut divvy_on(db.url(), &["token", "revoke", "ci"]));
+    assert!(gone.err.contains("there is no token ci"), "{}", gone.err);
+    let events: Vec<String> =
+        sqlx::query_scalar("select verb from divvy.event where object = 'token' order by id")
+            .fetch_all(db.pool())
+            .await
+            .unwrap();
+    assert_eq!(events, ["create_token", "revoke_token"]);
+    assert!(ok(&mut divvy_on(db.url(), &["token", "list", "--all"])).contains("revoked"));
+}
+
+#[tokio::test]
+async fn an_unknown_an_expired_and_a_malformed_token_are_refused() {
+    let db = TestDb::new().await;
+    let mut http = guarded(&db).await;
+    let expired = token(&db, "old", &["reader"]).await;
+    sqlx::query("update divvy.api_token set expires_at = now()").execute(db.pool()).await.unwrap();
+    for bad in [expired, "divvy_none".to_owned(), String::new()] {
+        http.token = Some(bad);
+        http.get("/api/v1/tasks").await.refuses(401, "unauthorized");
+    }
+    http.token = None;
+    let basic = ["Authorization: Basic YTpi".to_owned()];
+    let answer = http.ask("GET", "/api/v1/tasks", &basic, "").await;
+    assert!(answer.head.contains("www-authenticate: bearer"), "{}", answer.head);
+    answer.refuses(401, "unauthorized");
+}
+
+#[tokio::test]
+async fn a_decision_is_recorded_as_the_token_s_in_its_transaction() {
+    let db = TestDb::new().await;
+    let mut http = guarded(&db).await;
+    http.token = Some(token(&db, "ops", &["operator", "producer"]).await);
+    http.send("PUT", "/api/v1/types/mail", json!({})).await.is(200);
+    let made = http.post("/api/v1/tasks", json!({ "task_type": "mail" })).await.is(201);
+    let id = made["task_id"].as_str().unwrap();
+    http.post(&format!("/api/v1/tasks/{id}/cancel"), json!({ "reason": "duplicate" })).await.is(200);
+    let (actor, reason): (String, String) =
+        sqlx::query_as("select actor, reason from divvy.event where verb = 'cancel'")
+            .fetch_one(db.pool())
+            .await
+            .unwrap();
+    assert_eq!((actor.as_str(), reason.as_str()), ("token ops", "duplicate"));
+    let mine = http.get("/api/v1/audit?actor=token%20ops").await.is(200);
+    assert_eq!(mine["items"].as_array().map(Vec::len), Some(2), "{mine}");
+    // A revoked token decides nothing more, not even while its reading is still believed.
+    sqlx::query("select divvy.revoke_token('ops')").execute(db.pool()).await.unwrap();
+    http.post("/api/v1/types/mail/pause", json!({})).await.refuses(401, "unauthorized");
+    // And nobody is believed who only says who they are.
+    let mut session = db.connect().await;
+    sqlx::raw_sql(
+        "set divvy.actor = 'token ops'; set divvy.bearer = 'token ops'; select divvy.pause('mail')",
+    )
+    .execute(&mut session)
+    .await
+    .unwrap();
+    let actor: String = sqlx::query_scalar("select actor from divvy.event where verb = 'pause'")
+        .fetch_one(db.pool())
+        .await
+        .unwrap();
+    assert!(!actor.starts_with("token"), "{actor}");
+}
+
+#[test]
+fn serve_listens_on_no_open_address_without_tokens() {
+    for auth in
+        [&["serve", "--listen", "0.0.0.0:0"][..], &["serve", "--listen", "[::]:0", "--auth", "none"][..]]
+    {
+        let said = said(&mut divvy_on("postgres://nobody@127.0.0.1:1/none", auth));
+        assert_eq!(said.code, Some(2), "{}", said.err);
+        assert!(
+            said.err.contains("no loopback address") && said.err.contains("--auth token"),
+            "{}",
+            said.err
+        );
+    }
+}
