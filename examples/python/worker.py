@@ -55,19 +55,22 @@ def reduce(db, split):
     return total
 
 
-# -- the worker: 40 lines from here ------------------------------------------------------------------------------------
+# -- the worker --------------------------------------------------------------------------------------------------------
 def beat(every):
     """Renews the leases, and hears what is not wanted any more and what an operator wants."""
-    with psycopg.connect(URL, autocommit=True) as db:
-        while not done.wait(every):
-            splits = list(held.items())
-            ids, tokens = [id for id, _ in splits], [token for _, token in splits]
-            for split, verdict in db.execute("select * from divvy.heartbeat(%s, %s, %s)", [ME, ids, tokens]):
-                if split is not None:
-                    unwanted.add(split) if verdict != "ok" else None
-                else:  # the last row is for the worker itself: run, quiet or terminate
-                    quiet.clear() if verdict == "run" else quiet.set()
-                    stop.set() if verdict == "terminate" else None
+    try:
+        with psycopg.connect(URL, autocommit=True) as db:
+            while not done.wait(every):
+                splits = list(held.items())
+                ids, tokens = [id for id, _ in splits], [token for _, token in splits]
+                for split, verdict in db.execute("select * from divvy.heartbeat(%s, %s, %s)", [ME, ids, tokens]):
+                    if split is None:  # for the worker itself: run, quiet or terminate
+                        quiet.clear() if verdict == "run" else quiet.set()
+                        stop.set() if verdict == "terminate" else None
+                    elif verdict != "ok":
+                        unwanted.add(split)
+    finally:
+        stop.set()  # without a heartbeat there is no worker
 
 
 def run(db, split):

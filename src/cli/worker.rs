@@ -4,6 +4,7 @@ use super::{Global, database, serve};
 use crate::store::exec_type::exec_types;
 use crate::store::{pool, statement};
 use crate::worker::{Exec, ExecHost, Summary, Worker};
+use crate::{Error, ErrorKind};
 use anyhow::Context;
 use sqlx::PgPool;
 use std::path::PathBuf;
@@ -68,8 +69,9 @@ enum Phase {
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     // What is typed wrongly is told before a database is looked for.
     let exec = args.exec.as_deref().map(|command| exec(&args, command)).transpose()?;
-    if let Some(folder) = &args.allow_exec {
-        anyhow::ensure!(folder.is_dir(), "--allow-exec {}: there is no such folder", folder.display());
+    if let Some(folder) = args.allow_exec.as_ref().filter(|folder| !folder.is_dir()) {
+        let message = format!("--allow-exec {}: there is no such folder", folder.display());
+        return Err(Error::new(ErrorKind::Config, message).into());
     }
     let database = database::connect(global, CONNECTIONS).await?;
     let outcome = work(&args, exec, &database).await;
@@ -170,6 +172,7 @@ async fn announce(args: &Args, pool: &PgPool) -> anyhow::Result<()> {
     let what = match args.allow_exec {
         Some(_) => {
             there.extend(exec_types(pool).await?.into_iter().map(|declared| declared.name));
+            there.sort();
             "written in SQL or with a command"
         }
         None => "written in SQL",

@@ -225,6 +225,7 @@ impl<'c> Context<'c> {
     }
 
     /// Everything that the claim brought, unparsed.
+    #[cfg(feature = "cli")]
     pub(crate) fn claimed(&self) -> &Claimed {
         &self.split
     }

@@ -72,16 +72,20 @@ impl Group {
     }
 
     /// Asks the group to end, and ends it if it doesn't in time.
-    pub(super) async fn stop(mut self) {
-        if let Some(running) = self.running.take() {
-            running.stop(self.kill_after).await;
-        }
+    pub(super) async fn stop(self) {
+        let within = self.kill_after;
+        self.stop_within(within).await;
     }
 
     /// Ends the group at once.
-    pub(super) async fn kill(mut self) {
+    pub(super) async fn kill(self) {
+        self.stop_within(Duration::ZERO).await;
+    }
+
+    /// In a task of its own: who waits may be dropped, and the group must end all the same.
+    async fn stop_within(mut self, within: Duration) {
         if let Some(running) = self.running.take() {
-            running.stop(Duration::ZERO).await;
+            let _ = self.ending.spawn(running.stop(within)).await;
         }
     }
 }

@@ -71,7 +71,8 @@ impl Process {
     /// Starts one; `ending` tracks it until it is gone.
     pub(super) fn start(exec: &Exec, task_type: &str, ending: &TaskTracker) -> io::Result<Self> {
         let mut command = exec.command();
-        command.env("DIVVY_TASK_TYPE", task_type);
+        // A trace of divvy's own process is no task's.
+        command.env("DIVVY_TASK_TYPE", task_type).env_remove("TRACEPARENT").env_remove("TRACESTATE");
         let (group, pipes) = Group::start(command, exec.kill_after, ending)?;
         let (lines, to_write) = mpsc::unbounded_channel();
         let process = Self { lines, asked: Arc::default(), kill: CancellationToken::new() };

@@ -173,3 +173,54 @@ async fn a_tail_shows_what_happens_until_the_task_ends() {
     assert!(said.out.lines().any(|line| line.contains(r#""kind":"progress""#)), "{}", said.out);
     drop(worker);
 }
+
+#[tokio::test]
+async fn a_worker_serves_undeclared_types_by_a_command_with_the_phases_it_is_told() {
+    let db = TestDb::new().await;
+    let each = "case $DIVVY_PHASE in plan) seq 3;; execute) echo 2;; reduce) echo 6;; esac";
+    let exec = format!("sh -c '{each}'");
+    let worker = Process::start(&db, &["--types", "sums,others", "--exec", &exec, "--phases", "plan,reduce"]);
+    let done = json(&db, &["enqueue", "sums", "--wait", "--timeout", "60s"]);
+    assert_eq!((&done["status"], &done["result"]), (&json!("succeeded"), &json!(6)));
+    worker.signal(Signal::TERM);
+    let said = worker.end();
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert!(said.err.contains("works on sums, others by sh -c"), "{}", said.err);
+    assert!(said.err.contains("5 succeeded, 0 failed"), "{}", said.err);
+}
+
+#[tokio::test]
+async fn declared_commands_run_only_where_a_folder_is_allowed() {
+    let db = TestDb::new().await;
+    out(&db, &["type", "put", "fine", r#"{"handler": {"exec": "true"}}"#]);
+    let task = out(&db, &["enqueue", "fine"]);
+    let refused_to = Process::start(&db, &[]);
+    out(&db, &["type", "put", "sums", SUMS]);
+    json(&db, &["enqueue", "sums", "--split-count", "2", "--wait", "--timeout", "60s"]);
+    assert_eq!(json(&db, &["task", "show", task.trim()])["status"], "running", "it waits");
+    refused_to.signal(Signal::TERM);
+    assert_eq!(refused_to.end().code, Some(0));
+    let folder =
+        ["/usr/bin", "/bin"].into_iter().find(|folder| std::path::Path::new(folder).join("true").exists());
+    let allowed = Process::start(&db, &["--allow-exec", folder.expect("a folder with `true`")]);
+    out(&db, &["task", "wait", task.trim(), "--timeout", "60s"]);
+    allowed.signal(Signal::TERM);
+    let said = allowed.end();
+    assert!(said.code == Some(0) && said.err.contains("works on fine, sums"), "{}", said.err);
+}
+
+#[tokio::test]
+async fn a_command_that_is_typed_wrongly_is_told_at_once() {
+    let db = TestDb::new().await;
+    for (args, part) in [
+        (&["--exec", "true"][..], "--types"),
+        (&["--types", "a", "--exec-lines"], "--exec"),
+        (&["--types", "a", "--exec", "true", "--phases", "execute"], "plan, reduce"),
+        (&["--types", "a", "--exec", "'true"], "has a quote that is not closed"),
+        (&["--types", "a", "--exec", "./no-such-program x"], "there is no program ./no-such-program"),
+        (&["--allow-exec", "/no/such/folder"], "/no/such/folder: there is no such folder"),
+    ] {
+        let said = tell(&db, &[&["worker"], args].concat());
+        refused(&said, 2, &[part]);
+    }
+}
