@@ -29,13 +29,14 @@ language sql immutable parallel safe as $$
 $$;
 
 -- Raises DV003 when a count or size is over its limit. p_what says whose value it is.
-create or replace function divvy.check_limit(p_name text, p_value bigint, p_what text) returns void
+create or replace function divvy.check_limit(p_name text, p_value bigint, p_what text) returns boolean
 language plpgsql immutable as $$
 begin
     if p_value > divvy.limit_of(p_name) then
         raise exception using errcode = 'DV003',
             message = format('%s: %s is %s, the limit is %s', p_what, p_name, p_value, divvy.limit_of(p_name));
     end if;
+    return true;
 end $$;
 
 -- Raises DV003 when a JSON text is over its limit. A value of under 3,000 stored bytes can't be: the
@@ -244,13 +245,14 @@ language sql stable parallel safe as $$
 $$;
 
 -- Raises when the caller's transaction sees one old snapshot: the call would decide on what was.
-create or replace function divvy.need_read_committed(p_call text) returns void
+create or replace function divvy.need_read_committed(p_call text) returns boolean
 language plpgsql stable as $$
 begin
     if current_setting('transaction_isolation') <> 'read committed' then
         raise exception using errcode = 'DV010',
             message = format('divvy.%s needs READ COMMITTED, this transaction is %s', p_call, upper(current_setting('transaction_isolation')));
     end if;
+    return true;
 end $$;
 
 -- A text that any reader can bear: no NUL, no lone surrogate, at most p_max bytes.

@@ -42,20 +42,19 @@ begin
     select coalesce(min(t.lease), interval '30 s') / 3 into heartbeat from divvy.task_type t where t.name = any (task_types);
 end $$;
 
--- The claim itself: what it takes, by lane.
+-- The claim itself: what it takes, by lane. Its callers set how it is planned, once for all that they call.
 create or replace function divvy.take(worker uuid, task_types text[], max int, lease interval, per_type int[]) returns divvy.part[]
-language plpgsql set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
-set plan_cache_mode = force_generic_plan set jit = off set intervalstyle = postgres as $$
+language plpgsql as $$
 #variable_conflict use_column
 declare
+    v_fine boolean;
     v_now timestamptz := divvy.clock();
     v_command text;
     v_seen_at timestamptz;
     v_got record;
 begin
     -- Who holds a split stands in leases that an old snapshot does not see.
-    perform divvy.need_read_committed('claim');
-    perform divvy.check_claim(take.worker, take.task_types, take.max, take.lease, take.per_type);
+    v_fine := divvy.need_read_committed('claim') and divvy.check_claim(take.worker, take.task_types, take.max, take.lease, take.per_type);
     select w.command, w.seen_at into v_command, v_seen_at from divvy.worker w where w.id = take.worker;
     if not found then
         perform divvy.unknown('worker', take.worker::text);
@@ -121,7 +120,8 @@ create or replace function divvy.claim(worker uuid, task_types text[], max int d
 returns table (split_id bigint, task_id bigint, task_type text, phase text, split_no int, split_count int, attempt int, max_attempts int,
     token bigint, lease_until timestamptz, payload jsonb, split_payload jsonb, checkpoint jsonb, headers jsonb, epoch int,
     scheduled_for timestamptz, idempotency_key text, timeout interval)
-language sql security definer rows 100 set search_path = pg_catalog, pg_temp as $$
+language sql security definer rows 100 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off
+set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan set jit = off set intervalstyle = postgres as $$
     select s.split_id, s.task_id, p.task_type, s.phase, s.split_no, s.split_count, s.attempt, s.max_attempts, p.token, p.lease_until,
         s.payload, s.split_payload, s.checkpoint, s.headers, s.epoch, s.scheduled_for,
         divvy.idempotency_key(s.task_id, s.phase, s.split_no, s.epoch, s.continuation), s.timeout
@@ -133,7 +133,7 @@ language sql security definer rows 100 set search_path = pg_catalog, pg_temp as 
     order by p.ordinality, s.n
 $$;
 
-create or replace function divvy.check_claim(p_worker uuid, p_task_types text[], p_max int, p_lease interval, p_per_type int[]) returns void
+create or replace function divvy.check_claim(p_worker uuid, p_task_types text[], p_max int, p_lease interval, p_per_type int[]) returns boolean
 language plpgsql as $$
 declare
     v_what text := format('claim of worker %s', p_worker);
@@ -141,7 +141,6 @@ begin
     if p_max is null or p_max < 0 then
         perform divvy.bad_option(v_what, format('max is %s; it must not be negative', coalesce(p_max::text, 'null')));
     end if;
-    perform divvy.check_limit('batch', p_max, v_what);
     if p_lease < interval '1 s' or p_lease > interval '1 day' then
         perform divvy.bad_option(v_what, format('lease is %s; it must be 1 s to 1 day', p_lease));
     end if;
@@ -151,15 +150,16 @@ begin
     if p_per_type is not null and cardinality(p_per_type) <> cardinality(p_task_types) then
         perform divvy.bad_option(v_what, format('per_type has %s entries for %s types', cardinality(p_per_type), cardinality(p_task_types)));
     end if;
+    return divvy.check_limit('batch', p_max, v_what);
 end $$;
 
-create or replace function divvy.check_batch(p_call text, p_ids bigint[], p_tokens bigint[]) returns void
+create or replace function divvy.check_batch(p_call text, p_ids bigint[], p_tokens bigint[]) returns boolean
 language plpgsql as $$
 begin
     if cardinality(p_ids) is distinct from cardinality(p_tokens) then
         perform divvy.bad_option(p_call, format('%s split_ids and %s tokens', cardinality(p_ids), cardinality(p_tokens)));
     end if;
-    perform divvy.check_limit('batch', cardinality(p_ids), p_call);
+    return divvy.check_limit('batch', cardinality(p_ids), p_call);
 end $$;
 
 -- How long a worker of these types may sleep before it looks again; it then counts as idle, so producers wake it.
@@ -172,25 +172,23 @@ declare
     t divvy.task_type;
     v_free_at timestamptz;
     v_longest constant interval := '1.5 s';   -- so the small tick keeps its rhythm when nobody leads
-    v_type text;
     v_due timestamptz;
 begin
     perform divvy.small_tick(v_now);
-    foreach v_type in array next_wait.task_types loop
-        select * into t from divvy.task_type x where x.name = v_type;
-        if coalesce(t.paused_until > v_now, false) then
-            null;
-        elsif divvy.has_ready(v_type) or (t.limited and exists (select from divvy.freed f where f.task_type = v_type and f.ended)) then
-            v_free_at := case when t.limited then divvy.free_at(t, v_now) else v_now end;
-            if v_free_at <= v_now then
-                return interval '0';
-            end if;
-            v_due := least(v_due, v_free_at);
+    for t in select * from divvy.task_type x
+        where x.name = any (next_wait.task_types) and coalesce(x.paused_until <= v_now, true)
+            and (divvy.has_ready(x.name) or (x.limited and exists (select from divvy.freed f where f.task_type = x.name and f.ended)))
+    loop
+        v_free_at := case when t.limited then divvy.free_at(t, v_now) else v_now end;
+        if v_free_at <= v_now then
+            return interval '0';
         end if;
-        -- It looks again before that and says so again: producers that wake pay, so not for long after it became busy.
-        insert into divvy.type_wake as w (task_type, idle_until) values (v_type, v_now + interval '2 s')
-        on conflict (task_type) do update set idle_until = excluded.idle_until where w.idle_until < v_now + interval '1.75 s';
+        v_due := least(v_due, v_free_at);
     end loop;
+    -- It looks again before that and says so again: producers that wake pay, so not for long after it became busy.
+    insert into divvy.type_wake as w (task_type, idle_until)
+    select distinct n, v_now + interval '2 s' from unnest(next_wait.task_types) n order by n
+    on conflict (task_type) do update set idle_until = excluded.idle_until where w.idle_until < v_now + interval '1.75 s';
     select least(v_due, (select min(u.waits_until) from divvy.unit u where u.waits_until < 'infinity'),
         (select min(s.next_fire_at) from divvy.schedule s where s.status = 'active')) into v_due;
     return greatest(interval '10 ms', least(v_longest, v_due - v_now));
@@ -198,16 +196,24 @@ end $$;
 
 -- Whether something of the type is ready and leased to nobody.
 create or replace function divvy.has_ready(p_type text) returns boolean
-language sql stable as $$
-    select exists (select from divvy.lane n where n.task_type = p_type and case
-        when n.lane > 20 then exists (select from divvy.stretch s where s.task_type = p_type and s.lane = n.lane and s.key > n.mark and s.first_no <= s.last_no)
-        when n.lane < 10 then exists (select from divvy.task k where k.task_type = p_type and k.lane = n.lane and k.claim_key > n.mark and k.state = 'ready'
+language plpgsql stable as $$
+begin
+    return exists (select from (
+            select l.lane, l.mark as from_key, 9223372036854775807 as to_key from divvy.lane l where l.task_type = p_type
+            union all
+            select b.lane, b.from_key, b.to_key from divvy.behind b where b.task_type = p_type) n
+        where case
+        when n.lane > 20 then exists (select from divvy.stretch s where s.task_type = p_type and s.lane = n.lane
+            and s.key > n.from_key and s.key <= n.to_key and s.first_no <= s.last_no)
+        when n.lane < 10 then exists (select from divvy.task k where k.task_type = p_type and k.lane = n.lane
+            and k.claim_key > n.from_key and k.claim_key <= n.to_key and k.state = 'ready'
             and not exists (select from divvy.lease l where l.task_type = p_type and l.lane = n.lane and not l.written
                 and l.hi_key >= k.claim_key and l.lo_key <= k.claim_key and k.id = any (l.split_ids)))
-        else exists (select from divvy.share s where s.task_type = p_type and s.lane = n.lane and s.claim_key > n.mark and s.state = 'ready'
+        else exists (select from divvy.share s where s.task_type = p_type and s.lane = n.lane
+            and s.claim_key > n.from_key and s.claim_key <= n.to_key and s.state = 'ready'
             and not exists (select from divvy.lease l where l.task_type = p_type and l.lane = n.lane and not l.written
-                and l.hi_key >= s.claim_key and l.lo_key <= s.claim_key and s.id = any (l.split_ids))) end)
-$$;
+                and l.hi_key >= s.claim_key and l.lo_key <= s.claim_key and s.id = any (l.split_ids))) end);
+end $$;
 
 create or replace function divvy.small_tick(p_now timestamptz) returns void
 language plpgsql as $$

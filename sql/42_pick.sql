@@ -3,7 +3,8 @@
 
 -- Takes ready splits, at most p_max and 8 MiB: locked, and leased to nobody. Also says the longest lease of their types and
 -- their longest timeout. Types take turns at being first, so that none starves another. Of many types a session looks first
--- at those in which it found work the last time; at all, where that was too little, but with at most half of its time.
+-- at those in which it found work the last time; where that was too little, it asks which of all have some, with at most half of
+-- its time.
 create or replace function divvy.pick(p_task_types text[], p_max int, p_per_type int[], p_now timestamptz,
     out parts divvy.part[], out length interval, out timeout interval, out limited boolean)
 language plpgsql as $$
@@ -12,30 +13,32 @@ declare
     p divvy.part;
     v_left int := p_max;
     v_room bigint := divvy.limit_of('claim answer');
-    v_types int := cardinality(p_task_types);
-    v_first int := floor(random() * v_types)::int;
-    v_busy int[];               -- places of types with work
+    v_many boolean := cardinality(p_task_types) > 3;
+    v_places int[];             -- of types with work, in turn
+    v_next int;
     v_found int[] := '{}';
     v_had text[] := '{}';       -- what is taken of these is leased to nobody yet: no second look
-    v_all_at double precision;
-    v_started double precision := extract(epoch from clock_timestamp());
+    v_ask_at double precision;
+    v_started double precision := extract(epoch from clock_timestamp());   -- real time: this bounds cost, it decides nothing
+    v_asked_at double precision;
+    v_asked boolean := not v_many;
     v_at int;
     v_got divvy.part[];
 begin
     parts := '{}';
     limited := false;
-    if v_types > 3 then
-        v_busy := string_to_array(nullif(current_setting('divvy.busy_types', true), ''), ' ')::int[];
-        v_all_at := nullif(current_setting('divvy.all_types_at', true), '');
+    if v_many then
+        v_places := string_to_array(nullif(current_setting('divvy.busy_types', true), ''), ' ')::int[];
+        v_ask_at := nullif(current_setting('divvy.ask_types_at', true), '');
+    else
+        v_places := divvy.round_from_anywhere(cardinality(p_task_types));
     end if;
-    for v_all in 0 .. 1 loop
-        continue when v_all = 0 and v_busy is null;
-        exit when v_all = 1 and v_busy is not null and v_found <> '{}' and v_started < v_all_at;
-        for i in 0 .. v_types - 1 loop
-            exit when v_left <= 0 or v_room <= 0;
-            v_at := (v_first + i) % v_types + 1;
-            continue when p_per_type[v_at] <= 0 or (v_all = 0 and not (v_at = any (v_busy)))
-                or p_task_types[v_at] = any (v_had);
+    loop
+        v_next := 1;
+        while v_next <= cardinality(v_places) and v_left > 0 and v_room > 0 loop
+            v_at := v_places[v_next];
+            v_next := v_next + 1;
+            continue when p_per_type[v_at] <= 0 or p_task_types[v_at] = any (v_had) or (v_many and not v_asked and not divvy.has_ready(p_task_types[v_at]));
             select * into t from divvy.task_type x where x.name = p_task_types[v_at] and (x.paused_until is null or x.paused_until <= p_now);
             continue when not found;
             if t.limited then
@@ -45,26 +48,51 @@ begin
                 end if;
                 v_got := divvy.pick_limited(t.name, least(v_left, p_per_type[v_at]), v_room, p_now);
             else
-                v_got := divvy.pick_type(t, least(v_left, p_per_type[v_at]), v_room, p_now);
+                v_got := divvy.pick_type(t, least(v_left, p_per_type[v_at]), v_room, p_now, not v_many);
             end if;
+            continue when v_got = '{}';
+            v_found := v_found || v_at;
+            v_had := v_had || t.name;
             foreach p in array v_got loop
                 parts := parts || p;
                 v_left := v_left - cardinality(p.split_ids);
                 v_room := v_room - p.bytes;
                 length := greatest(length, t.lease);
-                timeout := greatest(timeout, (select max(o) from unnest(p.timeouts) o));
-                v_found := v_found || v_at;
-                v_had := v_had || t.name;
+                timeout := greatest(timeout, p.timeout);
             end loop;
         end loop;
-        if v_all = 1 then
-            v_all_at := v_started + 2 * (extract(epoch from clock_timestamp()) - v_started);
-        end if;
+        exit when v_asked or v_left <= 0 or v_room <= 0 or v_started < v_ask_at;
+        v_asked_at := extract(epoch from clock_timestamp());
+        v_places := divvy.types_with_work(p_task_types);
+        v_ask_at := v_asked_at + 2 * (extract(epoch from clock_timestamp()) - v_asked_at);
+        v_asked := true;
     end loop;
-    if v_types > 3 then
-        perform set_config('divvy.busy_types', array_to_string(v_found[:100], ' '), false),
-            set_config('divvy.all_types_at', coalesce(v_all_at::text, ''), false);
+    if v_many then
+        perform set_config('divvy.busy_types', array_to_string(v_places[v_next:] || v_found, ' '), false),
+            set_config('divvy.ask_types_at', coalesce(v_ask_at::text, ''), false);
     end if;
+end $$;
+
+-- 1 to p_count, from a random one on and round.
+create or replace function divvy.round_from_anywhere(p_count int) returns int[]
+language plpgsql volatile as $$
+declare
+    v_first int := floor(random() * p_count);
+begin
+    if p_count = 1 then
+        return '{1}';
+    end if;
+    return array(select (v_first + n) % p_count + 1 from generate_series(0, p_count - 1) n);
+end $$;
+
+-- The places of types with something ready, at most a hundred, in turn.
+create or replace function divvy.types_with_work(p_task_types text[]) returns int[]
+language plpgsql as $$
+begin
+    return array(
+        select w.place from (select p as place, p_task_types[p] as name from unnest(divvy.round_from_anywhere(cardinality(p_task_types))) p offset 0) w
+        where divvy.has_ready(w.name) or exists (select from divvy.freed f where f.task_type = w.name)
+        limit 100);
 end $$;
 
 -- The same of one type. A session remembers in a setting of its own where it has come in each lane, and which lanes it found
@@ -72,7 +100,7 @@ end $$;
 -- lanes fifty times a second. It looks for stragglers, from the marks (everything below is finished for good) to its position,
 -- once a second. It does both at once when it found too little; but the latter gets at most a tenth of its time: a mark
 -- that an open producer holds back costs workers little.
-create or replace function divvy.pick_type(t divvy.task_type, p_want int, p_room bigint, p_now timestamptz) returns divvy.part[]
+create or replace function divvy.pick_type(t divvy.task_type, p_want int, p_room bigint, p_now timestamptz, p_remember boolean) returns divvy.part[]
 language plpgsql as $$
 declare
     v_setting text := 'divvy.position_' || t.no;
@@ -93,8 +121,8 @@ declare
 begin
     if v_behind then
         v_looked := divvy.raise_marks(t.name);
-        v_positions := coalesce(v_positions, v_looked);
-        foreach p in array divvy.pick_stragglers(t, v_looked, v_positions, p_want, p_room) loop
+        v_positions := array(select greatest(x.position, x.mark) from unnest(v_positions, v_looked) x (position, mark));
+        foreach p in array divvy.pick_stragglers(t, v_looked, v_positions, p_want, p_room, true) loop
             v_parts := v_parts || p;
             p_want := p_want - cardinality(p.split_ids);
             p_room := p_room - p.bytes;
@@ -127,15 +155,18 @@ begin
         v_fresh := true;
     end loop;
     if p_want > 0 and p_room > 0 and (v_behind or v_started >= v_may_behind_at) then
-        v_parts := v_parts || divvy.pick_stragglers(t, coalesce(v_looked, divvy.raise_marks(t.name)), v_began, p_want, p_room);
+        v_parts := v_parts || divvy.pick_stragglers(t, coalesce(v_looked, divvy.raise_marks(t.name)), v_began, p_want, p_room, v_looked is null);
         v_behind := true;
     end if;
     if v_behind then
         v_may_behind_at := v_started + 10 * (extract(epoch from clock_timestamp()) - v_started);
         v_behind_at := greatest(v_started + 1, v_may_behind_at);
     end if;
-    perform set_config(v_setting, concat_ws(' ', v_positions, v_behind_at, v_may_behind_at, coalesce(v_lanes, '{}'),
-        coalesce(v_lanes_at, 0), extract(epoch from p_now)), false);
+    -- The first time costs as much as a look; of many types only those are worth it that have more than a claim takes.
+    if p_remember or v_memory is not null or p_want <= 0 then
+        v_setting := set_config(v_setting, concat_ws(' ', v_positions, v_behind_at, v_may_behind_at, coalesce(v_lanes, '{}'),
+            coalesce(v_lanes_at, 0), extract(epoch from p_now)), false);
+    end if;
     return v_parts;
 end $$;
 
@@ -153,6 +184,7 @@ declare
     v_slot int;
     v_want int;
     v_cut smallint[] := '{}';   -- lanes that may have more than their part
+    v_got divvy.part[];
     p divvy.part;
 begin
     for v_pass in 1 .. 2 loop
@@ -167,24 +199,19 @@ begin
             end if;
             continue when v_want <= 0;
             p_positions[v_slot] := divvy.frontier(t.name, v_lane, p_positions[v_slot]);
-            if v_lane > 20 then
-                foreach p in array divvy.pick_stretches(t, v_lane, p_positions[v_slot], 9223372036854775807, v_want, p_room) loop
-                    p_want := p_want - cardinality(p.split_ids);
-                    p_room := p_room - p.bytes;
-                    v_parts := v_parts || p;
-                end loop;
-                continue;
-            end if;
-            p := divvy.pick_lane(t, v_lane, p_positions[v_slot], 9223372036854775807, v_want, p_room, false, null);
-            if p.split_ids is null then
+            v_got := divvy.pick_between(t, v_lane, p_positions[v_slot], 9223372036854775807, v_want, p_room, false);
+            if v_got = '{}' and v_lane < 20 then
+                p := null;
                 p.lane := v_lane;
                 p.hi_key := p_positions[v_slot];
-            else
+                v_parts := v_parts || p;
+            end if;
+            foreach p in array v_got loop
                 p_want := p_want - cardinality(p.split_ids);
                 p_room := p_room - p.bytes;
-            end if;
-            p_positions[v_slot] := p.hi_key;
-            v_parts := v_parts || p;
+                p_positions[v_slot] := p.hi_key;
+                v_parts := v_parts || p;
+            end loop;
         end loop;
         exit when v_cut = '{}';
     end loop;
@@ -207,76 +234,75 @@ $$;
 -- How much a claim takes of the lane at a place in the order of lanes: plain tasks, shares and stretches of one priority have
 -- equal parts while they wait.
 create or replace function divvy.share_of_lane(p_lanes smallint[], p_place int, p_want int) returns int
-language sql volatile parallel safe as $$
-    select case when n = 1 then p_want else floor(p_want / n::float8 + random())::int end
-    from (select count(*) as n from unnest(p_lanes[p_place:]) l where l % 10 = p_lanes[p_place] % 10) x
-$$;
+language plpgsql volatile parallel safe as $$
+declare
+    n int := 0;
+    v_lane smallint;
+begin
+    foreach v_lane in array p_lanes[p_place:] loop
+        n := n + (v_lane % 10 = p_lanes[p_place] % 10)::int;
+    end loop;
+    return case when n = 1 then p_want else floor(p_want / n::float8 + random())::int end;
+end $$;
 
--- What became visible, or ready, behind the positions: late commits, claims that were rolled back.
-create or replace function divvy.pick_stragglers(t divvy.task_type, p_marks bigint[], p_positions bigint[], p_want int, p_room bigint) returns divvy.part[]
-language plpgsql as $$
+-- What became visible, or ready, behind the positions: late commits, claims that were rolled back. Also below the marks, where
+-- something of a late writer was found (p_below).
+create or replace function divvy.pick_stragglers(t divvy.task_type, p_marks bigint[], p_positions bigint[], p_want int, p_room bigint, p_below boolean)
+returns divvy.part[] language plpgsql as $$
 declare
     v_parts divvy.part[] := '{}';
-    v_lane smallint;
     p divvy.part;
+    r record;
 begin
-    foreach v_lane in array '{0,1,11,21,2,12,22,3,13,23,4,14,24}'::smallint[] loop
+    for r in
+        select x.lane, x.lo, x.hi from (
+            select l::smallint as lane, p_marks[divvy.lane_slot(l)] as lo, p_positions[divvy.lane_slot(l)] as hi from unnest(divvy.all_lanes()) l
+            union all
+            select b.lane, b.from_key, least(b.to_key, p_marks[divvy.lane_slot(b.lane)], p_positions[divvy.lane_slot(b.lane)])
+            from divvy.behind b where p_below and b.task_type = t.name) x
+        where x.lo < x.hi and not (x.lane > 20 and t.limited)
+        order by x.lane % 10, x.lane, x.lo
+    loop
         exit when p_want <= 0 or p_room <= 0;
-        continue when p_positions[divvy.lane_slot(v_lane)] <= p_marks[divvy.lane_slot(v_lane)];
-        continue when v_lane > 20 and t.limited;
-        if v_lane > 20 then
-            foreach p in array divvy.pick_stretches(t, v_lane, p_marks[divvy.lane_slot(v_lane)], p_positions[divvy.lane_slot(v_lane)], p_want, p_room) loop
-                p_want := p_want - cardinality(p.split_ids);
-                p_room := p_room - p.bytes;
-                v_parts := v_parts || p;
-            end loop;
-            continue;
-        end if;
-        p := divvy.pick_lane(t, v_lane, p_marks[divvy.lane_slot(v_lane)], p_positions[divvy.lane_slot(v_lane)],
-            least(p_want, divvy.limit_of('stragglers')::int), p_room, true, null);
-        continue when p.split_ids is null;
-        v_parts := v_parts || p;
-        p_want := p_want - cardinality(p.split_ids);
-        p_room := p_room - p.bytes;
+        foreach p in array divvy.pick_between(t, r.lane, r.lo, r.hi, least(p_want, divvy.limit_of('stragglers')::int), p_room, true) loop
+            p_want := p_want - cardinality(p.split_ids);
+            p_room := p_room - p.bytes;
+            v_parts := v_parts || p;
+        end loop;
     end loop;
     return v_parts;
+end $$;
+
+-- What of a lane has a key with p_from < key <= p_to: pick_lane and pick_stretches in one.
+create or replace function divvy.pick_between(t divvy.task_type, p_lane smallint, p_from bigint, p_to bigint, p_want int, p_room bigint, p_known boolean)
+returns divvy.part[] language plpgsql as $$
+declare
+    p divvy.part;
+begin
+    if p_lane > 20 then
+        return divvy.pick_stretches(t, p_lane, p_from, p_to, p_want, p_room);
+    end if;
+    p := divvy.pick_lane(t, p_lane, p_from, p_to, p_want, p_room, p_known, null);
+    return case when p.split_ids is null then '{}' else array[p] end;
 end $$;
 
 -- The lanes of a type that hold something ready after the positions, most urgent first: the front lane, then by
 -- priority, where each minute of waiting counts as one step.
 create or replace function divvy.lanes_by_age(p_type text, p_positions bigint[], p_now timestamptz) returns smallint[]
 language plpgsql as $$
-declare
-    v_lanes smallint[] := '{}';
-    v_ranks double precision[] := '{}';
-    v_due timestamptz;
-    v_lane smallint;
-    v_position bigint;
 begin
-    foreach v_lane in array divvy.all_lanes() loop
-        v_position := p_positions[divvy.lane_slot(v_lane)];
-        if v_lane > 20 then
-            select s.due_at into v_due from divvy.stretch s
-            where s.task_type = p_type and s.lane = v_lane and s.key > v_position and s.first_no <= s.last_no
-            order by s.key limit 1;
-        elsif v_lane < 10 then
-            select k.due_at into v_due from divvy.task k
-            where k.task_type = p_type and k.lane = v_lane and k.claim_key > v_position and k.state = 'ready'
-            order by k.claim_key limit 1;
-        else
-            select s.due_at into v_due from divvy.share s
-            where s.task_type = p_type and s.lane = v_lane and s.claim_key > v_position and s.state = 'ready'
-            order by s.claim_key limit 1;
-        end if;
-        if found then
-            v_lanes := v_lanes || v_lane;
-            v_ranks := v_ranks || case when v_lane = 0 then '-infinity' else v_lane % 10 * 60 - extract(epoch from p_now - v_due) end;
-        end if;
-    end loop;
-    if cardinality(v_lanes) < 2 then
-        return v_lanes;
-    end if;
-    return array(select l from unnest(v_lanes, v_ranks) as x (l, r) order by r, l);
+    return array(
+        select x.lane from (
+            select l.lane, case
+                when l.lane > 20 then (select s.due_at from divvy.stretch s where s.task_type = p_type and s.lane = l.lane
+                    and s.key > l.position and s.first_no <= s.last_no order by s.key limit 1)
+                when l.lane < 10 then (select k.due_at from divvy.task k where k.task_type = p_type and k.lane = l.lane
+                    and k.claim_key > l.position and k.state = 'ready' order by k.claim_key limit 1)
+                else (select s.due_at from divvy.share s where s.task_type = p_type and s.lane = l.lane
+                    and s.claim_key > l.position and s.state = 'ready' order by s.claim_key limit 1) end as due_at
+            from unnest(divvy.all_lanes(), p_positions) l (lane, position)) x
+        where x.due_at is not null
+        order by case when x.lane = 0 then '-infinity' else x.lane % 10 * 60 - extract(epoch from p_now - x.due_at) end, x.lane);
 end $$;
 
 -- Takes up to p_want ready splits of a lane with p_from < key <= p_to, leased to nobody, and no more bytes than p_room (an
@@ -317,7 +343,7 @@ begin
         array_agg(s.split_no), array_agg(coalesce(s.split_count, 1)), array_agg(s.attempt + 1),
         array_agg(s.attempt_base + coalesce(s.max_attempts, t.max_attempts)), array_agg(s.payload), null,
         array_agg(s.checkpoint), array_agg(s.headers), array_agg(s.epoch), array_agg(s.continuation), array_agg(s.scheduled_for),
-        array_agg(coalesce(s.timeout, t.timeout))
+        array_agg(coalesce(s.timeout, t.timeout)), null, max(coalesce(s.timeout, t.timeout))
     into p
     from (
         select r.*, sum(r.bytes) over (rows unbounded preceding) as total from (
@@ -347,7 +373,7 @@ begin
         array_agg('execute'::text), array_agg(s.split_no), array_agg(coalesce(s.split_count, 1)), array_agg(s.attempt + 1),
         array_agg(s.attempt_base + coalesce(s.max_attempts, t.max_attempts)), array_agg(s.task_payload), array_agg(s.payload),
         array_agg(s.checkpoint), array_agg(s.headers), array_agg(s.epoch), array_agg(s.continuation), array_agg(s.scheduled_for),
-        array_agg(coalesce(s.timeout, t.timeout))
+        array_agg(coalesce(s.timeout, t.timeout)), null, max(coalesce(s.timeout, t.timeout))
     into p
     from (
         select r.*, k.split_count, k.payload as task_payload, k.headers, k.epoch, k.scheduled_for,

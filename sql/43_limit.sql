@@ -47,7 +47,7 @@ begin
     if num_nonnulls(t.max_running_per_task, t.max_running_per_group) > 0 or t.fair_by_group then
         v_parts := divvy.pick_chosen(t, p_want, p_room, p_now, v_live.tokens);
     else
-        v_parts := divvy.pick_type(t, p_want, p_room, p_now);
+        v_parts := divvy.pick_type(t, p_want, p_room, p_now, true);
     end if;
     if t.rate is not null then
         select sum(cardinality(p.split_ids)) into v_started from unnest(v_parts) p;

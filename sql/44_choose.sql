@@ -17,8 +17,8 @@ declare
     v_taken bigint[];
     v_picked text[] := '{}';
     v_lanes smallint[];
-    v_slot int;
     v_want int;
+    r record;
     c record;
 begin
     v_taken := array(select i from divvy.lease l cross join unnest(l.split_ids) i where l.token = any (p_tokens) and l.task_type = t.name);
@@ -27,19 +27,28 @@ begin
             v_positions := divvy.raise_marks(t.name);
         end if;
         v_lanes := divvy.lanes_by_age(t.name, v_positions, p_now);
-        for i in 1 .. cardinality(v_lanes) loop
+        for r in
+            -- First what was found below the marks, of which a position knows nothing.
+            select 0 as place, b.lane, b.from_key, least(b.to_key, v_positions[divvy.lane_slot(b.lane)]) as to_key
+            from divvy.behind b where v_looks and b.task_type = t.name
+            union all
+            select x.place::int, x.lane, v_positions[divvy.lane_slot(x.lane)], 9223372036854775807
+            from unnest(v_lanes) with ordinality x (lane, place)
+            order by place, lane, from_key
+        loop
             exit when p_want <= 0 or p_room <= 0;
-            continue when v_lanes[i] > 20;    -- written out first
-            v_slot := divvy.lane_slot(v_lanes[i]);
-            v_want := divvy.share_of_lane(v_lanes, i, p_want);
+            continue when r.lane > 20;        -- written out first
+            v_want := case r.place when 0 then p_want else divvy.share_of_lane(v_lanes, r.place, p_want) end;
             continue when v_want <= 0;
-            c := divvy.choose(t, v_lanes[i], v_positions[v_slot], v_want, p_room, p_tokens, v_taken, v_picked, v_last);
-            v_positions[v_slot] := c.go_on;
+            c := divvy.choose(t, r.lane, r.from_key, r.to_key, v_want, p_room, p_tokens, v_taken, v_picked, v_last);
+            if r.place > 0 then
+                v_positions[divvy.lane_slot(r.lane)] := c.go_on;
+            end if;
             continue when (c.p).split_ids is null;
             v_parts := v_parts || c.p;
             v_last := c.last_group;
             v_taken := v_taken || (c.p).split_ids;
-            v_picked := v_picked || (select x.labels from divvy.labels_of(t.name, v_lanes[i], (c.p).split_ids) x);
+            v_picked := v_picked || (select x.labels from divvy.labels_of(t.name, r.lane, (c.p).split_ids) x);
             p_want := p_want - cardinality((c.p).split_ids);
             p_room := p_room - (c.p).bytes;
         end loop;
@@ -54,9 +63,9 @@ begin
     return v_parts;
 end $$;
 
--- Takes up to p_want splits of a lane after p_from, and says where the next claim has to begin. p_taken run already, or are
+-- Takes up to p_want splits of a lane with p_from < key <= p_to, and says where the next claim has to begin. p_taken run already, or are
 -- taken by this claim, where they count as p_picked.
-create or replace function divvy.choose(t divvy.task_type, p_lane smallint, p_from bigint, p_want int, p_room bigint, p_tokens bigint[],
+create or replace function divvy.choose(t divvy.task_type, p_lane smallint, p_from bigint, p_to bigint, p_want int, p_room bigint, p_tokens bigint[],
     p_taken bigint[], p_picked text[], p_last text, out p divvy.part, out go_on bigint, out last_group text)
 language plpgsql as $$
 declare
@@ -69,7 +78,7 @@ declare
     d record;
 begin
     for i in 1 .. v_looks loop
-        c := divvy.candidates(t.name, p_lane, p_from, v_window, p_taken);
+        c := divvy.candidates(t.name, p_lane, p_from, p_to, v_window, p_taken);
         exit when c.keys is null;
         d := divvy.decide(t, c.keys, c.ids, c.groups, c.tasks, p_tokens, p_picked, p_want, p_last);
         v_held := v_held + case when d.beyond = '{}' then 0 else divvy.hold_back(d.beyond) end;
@@ -88,21 +97,21 @@ begin
     go_on := coalesce(go_on, p_from);
 end $$;
 
--- What is ready after a key and runs by no lease, in order. Nothing is locked yet.
-create or replace function divvy.candidates(p_type text, p_lane int, p_from bigint, p_max int, p_taken bigint[],
+-- What is ready between two keys and runs by no lease, in order. Nothing is locked yet.
+create or replace function divvy.candidates(p_type text, p_lane int, p_from bigint, p_to bigint, p_max int, p_taken bigint[],
     out keys bigint[], out ids bigint[], out groups text[], out tasks bigint[])
 language plpgsql as $$
 begin
     if p_lane < 10 then
         select array_agg(c.claim_key), array_agg(c.id), array_agg(c.group_key), null into keys, ids, groups, tasks
         from (select k.claim_key, k.id, k.group_key from divvy.task k
-            where k.task_type = p_type and k.lane = p_lane and k.claim_key > p_from and k.state = 'ready'
+            where k.task_type = p_type and k.lane = p_lane and k.claim_key > p_from and k.claim_key <= p_to and k.state = 'ready'
                 and k.id not in (select i from unnest(p_taken) i)
             order by k.claim_key limit p_max) c;
     else
         select array_agg(c.claim_key), array_agg(c.id), array_agg(c.group_key), array_agg(c.share_of) into keys, ids, groups, tasks
         from (select s.claim_key, s.id, s.group_key, s.share_of from divvy.share s
-            where s.task_type = p_type and s.lane = p_lane and s.claim_key > p_from and s.state = 'ready'
+            where s.task_type = p_type and s.lane = p_lane and s.claim_key > p_from and s.claim_key <= p_to and s.state = 'ready'
                 and s.id not in (select i from unnest(p_taken) i)
             order by s.claim_key limit p_max) c;
     end if;

@@ -9,7 +9,8 @@ create or replace function divvy.lend(p_parts divvy.part[], p_worker uuid, p_len
     p_now timestamptz) returns divvy.part[]
 language plpgsql as $$
 declare
-    v_token bigint := nextval('divvy.token');
+    v_token bigint;
+    v_type text;
     v_limited text[];    -- types with limits: their leases are counted,
     v_labelled text[];   -- and of these by group or task
     v_ids bigint[];
@@ -23,7 +24,12 @@ begin
     end if;
     for i in 1 .. cardinality(p_parts) loop
         p := p_parts[i];
-        p.token := case when p.lane > 20 then nextval('divvy.token') else v_token end;   -- a lease of a stretch is of one task
+        -- A token for each type, so that its holder's calls read few leases; a lease of a stretch is of one task.
+        if p.lane < 20 and v_type is distinct from p.task_type then
+            v_type := p.task_type;
+            v_token := nextval('divvy.token');
+        end if;
+        p.token := case when p.lane > 20 then nextval('divvy.token') else v_token end;
         p.lease_until := p_now + least(p_length, p_timeout);
         p_parts[i] := p;
         if v_labelled is not null then
@@ -133,9 +139,9 @@ begin
     end loop;
 end $$;
 
--- Takes ended splits out of a lease; one that holds nothing more goes. Where it is locked, somebody is just completing
+-- Takes ended splits out of a lease; one that holds nothing more goes, and then it is true. Where it is locked, somebody is just completing
 -- another part of it, and what is left over goes with its end or its time.
-create or replace function divvy.shrink_lease(l divvy.lease, p_done bigint[]) returns void
+create or replace function divvy.shrink_lease(l divvy.lease, p_done bigint[]) returns boolean
 language plpgsql as $$
 declare
     v_rest bigint[];
@@ -147,7 +153,7 @@ begin
     if l.split_ids = p_done then
         delete from divvy.lease x where x.ctid = any (array(select y.ctid from divvy.lease y
             where y.token = l.token and y.task_type = l.task_type and y.lane = l.lane for update skip locked));
-        return;
+        return found;
     end if;
     for l in select * from divvy.lease x where x.token = l.token and x.task_type = l.task_type and x.lane = l.lane for update skip locked loop
         select array_agg(r.id), array_agg(r.place) into v_rest, v_places from divvy.others(l, p_done) r;
@@ -158,6 +164,7 @@ begin
             where x.token = l.token and x.task_type = l.task_type and x.lane = l.lane;
         end if;
     end loop;
+    return v_rest is null;
 end $$;
 
 -- What a lease names besides. By hash, whatever the statistics say: both sides may be thousands.

@@ -162,6 +162,7 @@ begin
     p.epochs := array[k.epoch];
     p.continuations := array[0];
     p.scheduled_for := array[k.scheduled_for];
-    p.timeouts := array[coalesce(k.timeout, t.timeout)];
+    p.timeout := coalesce(k.timeout, t.timeout);
+    p.timeouts := array[p.timeout];
     return p;
 end $$;

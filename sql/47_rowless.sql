@@ -194,23 +194,9 @@ $$;
 
 -- What a split is that has no row: its task, its state, and the token that holds it or ended it. Null: there is none.
 create or replace function divvy.rowless(p_id bigint, out share_of bigint, out state divvy.split_status, out token bigint)
-language plpgsql stable set enable_seqscan = off as $$
-declare
-    l divvy.lease;
+language plpgsql stable as $$
 begin
-    for l in select * from divvy.lease x where x.share_of is not null and not x.written and p_id = any (x.split_ids) loop
-        if divvy.rowless_of(l, array[p_id]) <> '{}' then
-            share_of := l.share_of;
-            state := 'running';
-            token := l.token;
-            return;
-        end if;
-    end loop;
-    select e.share_of, 'succeeded', e.token into share_of, state, token from divvy.ended e
-    where int8range(e.id_base + e.first_no, e.id_base + e.last_no, '[]') @> p_id;
-    if not found then
-        select s.share_of, 'ready' into share_of, state from divvy.stretch_of(p_id) s where s.share_of is not null;
-    end if;
+    select r.share_of, r.state, r.token into share_of, state, token from divvy.rowless_by_id(p_id) r;
 end $$;
 
 -- The stretch in which a split lies.
@@ -294,6 +280,11 @@ language sql stable rows 1000 set enable_seqscan = off as $$
             select * from divvy.ended y where y.share_of = p_task
                 and y.first_no >= coalesce((select max(z.first_no) from divvy.ended z where z.share_of = p_task and z.first_no <= p_after), 0)
             order by y.first_no limit p_max) e, generate_series(greatest(e.first_no, p_after + 1), e.last_no) n
+        order by n limit p_max)
+        union all
+        (select n, d.state::text, null, null from (
+            select * from divvy.dropped y where y.share_of = p_task and y.last_no > p_after order by y.first_no limit p_max) d,
+            generate_series(greatest(d.first_no, p_after + 1), least(d.last_no, greatest(d.first_no, p_after + 1) + p_max - 1)) n
         order by n limit p_max)) x
     order by x.no limit p_max
 $$;

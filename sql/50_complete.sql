@@ -6,7 +6,8 @@
 -- roll back; DV002 it was cancelled; DV003 result over the limit; DV010 not READ COMMITTED; DV011 no such split.
 -- Locks: the split; the task only if it is free.
 create or replace function divvy.complete(split_id bigint, token bigint, result jsonb default null) returns text
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off
+set enable_mergejoin = off set plan_cache_mode = force_generic_plan set jit = off as $$
 declare
     v_verdict text;
 begin
@@ -45,7 +46,8 @@ end $$;
 -- so it suits splits whose effects are elsewhere. Errors: DV003, DV010.
 create or replace function divvy.complete_many(split_ids bigint[], tokens bigint[], results jsonb default null)
 returns table (split_id bigint, verdict text)
-language plpgsql security definer rows 100 set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer rows 100 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off
+set enable_mergejoin = off set plan_cache_mode = force_generic_plan set jit = off as $$
 begin
     return query select * from unnest(split_ids, divvy.finish(split_ids, tokens, results));
 end $$;
@@ -54,7 +56,8 @@ end $$;
 -- {"split_id", "verdict"}, claimed of objects with the columns of claim.
 create or replace function divvy.complete_and_claim(worker uuid, split_ids bigint[], tokens bigint[], results jsonb, task_types text[],
     max int, lease interval default null, per_type int[] default null, out completed jsonb, out claimed jsonb)
-language plpgsql security definer set search_path = pg_catalog, pg_temp set intervalstyle = postgres as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off
+set enable_mergejoin = off set plan_cache_mode = force_generic_plan set jit = off set intervalstyle = postgres as $$
 begin
     select coalesce(jsonb_agg(jsonb_build_object('split_id', c.id, 'verdict', c.verdict) order by c.n), '[]') into completed
     from unnest(split_ids, divvy.finish(split_ids, tokens, results)) with ordinality as c (id, verdict, n);
@@ -68,7 +71,8 @@ end $$;
 create or replace function divvy.exchange(worker uuid, split_ids bigint[], tokens bigint[], results jsonb, task_types text[], max int,
     lease interval default null, per_type int[] default null)
 returns table (verdicts text[], part divvy.part)
-language plpgsql security definer rows 10 set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer rows 10 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off
+set enable_mergejoin = off set plan_cache_mode = force_generic_plan set jit = off set intervalstyle = postgres as $$
 begin
     verdicts := divvy.finish(split_ids, tokens, results);
     if 'ok' = all (verdicts) then
@@ -78,26 +82,25 @@ begin
     if exchange.max = 0 then
         return;
     end if;
-    return query select null::text[], p
-    from unnest(divvy.take(exchange.worker, exchange.task_types, exchange.max, exchange.lease, exchange.per_type)) p;
+    verdicts := null;
+    foreach part in array divvy.take(exchange.worker, exchange.task_types, exchange.max, exchange.lease, exchange.per_type) loop
+        return next;
+    end loop;
 end $$;
 
--- The one way to success. What its lease alone names ends in one write; what is written down ends in sets too, if it is a
+-- The one way to success; its callers set how it is planned. What its lease alone names ends in one write; what is written down ends in sets too, if it is a
 -- plain task or a share; a plan, a reduce, a split with staged siblings and a plain task that is being cancelled end one
 -- by one, because they write more of their task. Returns a verdict for each id.
 create or replace function divvy.finish(p_ids bigint[], p_tokens bigint[], p_results jsonb) returns text[]
-language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
-set plan_cache_mode = force_generic_plan set jit = off as $$
+language plpgsql as $$
 declare
+    v_fine boolean;
     v_now timestamptz := divvy.clock();
     v_done bigint[];
     v_more bigint[];
     v_left record;
 begin
-    perform divvy.need_read_committed('complete');
-    perform divvy.check_batch('complete', p_ids, p_tokens);
-    perform divvy.check_results(p_ids, p_results);
+    v_fine := divvy.need_read_committed('complete') and divvy.check_batch('complete', p_ids, p_tokens) and divvy.check_results(p_ids, p_results);
     if cardinality(p_ids) = 0 then
         return '{}';
     end if;
@@ -133,13 +136,13 @@ begin
         order by g.n);
 end $$;
 
-create or replace function divvy.check_results(p_ids bigint[], p_results jsonb) returns void
+create or replace function divvy.check_results(p_ids bigint[], p_results jsonb) returns boolean
 language plpgsql as $$
 declare
     v_at int;
 begin
     if p_results is null or p_results = 'null' then
-        return;
+        return true;
     end if;
     if jsonb_typeof(p_results) <> 'array' or jsonb_array_length(p_results) <> cardinality(p_ids) then
         perform divvy.bad_option('complete', format('results is an array of %s elements, one for each split', cardinality(p_ids)));
@@ -151,6 +154,7 @@ begin
             perform divvy.check_limit('result', octet_length((p_results -> (v_at - 1))::text), format('split %s', p_ids[v_at]));
         end if;
     end if;
+    return true;
 end $$;
 
 -- Splits that only their lease names: ready in storage, with a key in its range. A lease at a time, which a worker's batch
@@ -165,6 +169,7 @@ declare
     v_places tid[];
     v_done bigint[];
     v_tasks bigint[];
+    v_gone boolean;
     l divvy.lease;
 begin
     for l in select * from divvy.lease x where x.token = any (p_tokens) order by x.token, x.task_type, x.lane loop
@@ -208,7 +213,7 @@ begin
             perform divvy.write_down(v_ids);
         end if;
         v_all := v_all || v_done;
-        perform divvy.shrink_lease(l, v_done);
+        v_gone := divvy.shrink_lease(l, v_done);
     end loop;
     return v_all;
 end $$;
@@ -327,7 +332,7 @@ begin
         update divvy.task t set phase = null, state = null, token = null, result = null, checkpoint = null, sealed = true where t.id = k.id;
     end if;
     v_last := greatest((select max(s.split_no) from divvy.share s where s.share_of = k.id),
-        (select max(s.last_no) from divvy.stretch s where s.share_of = k.id), 0);
+        (select max(s.last_no) from divvy.stretch s where s.share_of = k.id), (select max(d.last_no) from divvy.dropped d where d.share_of = k.id), 0);
     perform divvy.check_limit('splits', v_last + cardinality(v_payloads), format('task %s', k.id));
     perform divvy.insert_shares(k, v_last, cardinality(v_payloads), v_payloads, null, p_now);
     if k.phase = 'plan' then

@@ -122,7 +122,8 @@ declare
     v_ids bigint[];
 begin
     if divvy.reduce_rule(k) <> 'always' then
-        v_ids := divvy.take_waiting(k.id);
+        perform divvy.drop_unbegun(k.id, 'skipped', 'tolerance', divvy.clock());
+        v_ids := divvy.take_waiting(k.id, p_unbegun => false);
         update divvy.share s set state = 'skipped', reason = 'tolerance', finished_at = divvy.clock()
         where s.id = any (v_ids);
     end if;

@@ -43,7 +43,8 @@ declare
 begin
     update divvy.task t set cancel_requested_at = coalesce(t.cancel_requested_at, v_now), cancel_reason = coalesce(t.cancel_reason, p_reason)
     where t.id = k.id;
-    v_ids := divvy.take_waiting(k.id);   -- a statement of its own: the next one sees what this one wrote
+    perform divvy.drop_unbegun(k.id, 'cancelled', p_reason, v_now);
+    v_ids := divvy.take_waiting(k.id, p_unbegun => false);   -- a statement of its own: the next one sees what this one wrote
     update divvy.share s set state = 'cancelled', reason = p_reason, finished_at = v_now where s.id = any (v_ids);
     perform divvy.write_down(array[k.id]);
     update divvy.task t set state = 'cancelled', reason = p_reason where t.id = k.id and t.state in ('ready', 'delayed');
@@ -84,7 +85,7 @@ begin
     end if;
     perform divvy.record('redrive', 'task', k.id::text, options ->> 'reason', jsonb_build_object('status', k.status, 'epoch', k.epoch), options);
     perform divvy.reopen_task(k, coalesce((options ->> 'fresh')::boolean, false), (options ->> 'max_attempts')::int);
-    v_opened := divvy.reopen_shares(k, options);
+    v_opened := divvy.reopen_shares(k, options) + divvy.reopen_dropped(k.id, options);
     if v_opened = 0 and options ? 'where' then
         raise exception using errcode = 'DV004', message = format('task %s: no unsuccessful split matches %s', k.id, options -> 'where');
     end if;

@@ -56,16 +56,12 @@ begin
     end if;
     perform divvy.check_steps(s, p_what);
     if s.every is not null and (s.every < interval '1 s' or s.every > interval '10 years') then
-        perform divvy.bad_schedule(p_what, format('every is %s; it must be 1 s to 10 years', s.every));
+        perform divvy.bad_schedule(p_what, format('every is %s: 1 s to 10 years expected', s.every));
     end if;
-    -- Several expressions are separated by semicolons; @daily and the like stand for the fields.
-    if s.cron is not null and (octet_length(s.cron) > 1000 or s.cron !~ '^[0-9A-Za-z*/,?#@; -]+$'
-            or exists (select from regexp_split_to_table(s.cron, ';') e
-                where e !~ '^\s*@' and cardinality(regexp_split_to_array(btrim(e), '\s+')) not between 5 and 7)) then
-        perform divvy.bad_schedule(p_what, format('cron is %L; it must be 5, 6 or 7 fields, or @daily and the like', left(s.cron, 120)));
-    end if;
+    perform divvy.check_cron(s.cron, p_what);
     if s.timezone is null or not divvy.is_zone(s.timezone) then
-        perform divvy.bad_schedule(p_what, format('timezone is %s; it must be an IANA name such as Europe/Berlin', coalesce(quote_literal(left(s.timezone, 60)), 'null')));
+        perform divvy.bad_schedule(p_what, format('timezone is %s: an IANA name such as %s expected', coalesce(to_json(left(s.timezone, 60))::text, 'null'),
+            divvy.zone_alike(s.timezone)));
     end if;
     perform divvy.check_schedule_policy(s, p_what);
     perform divvy.check_schedule_bounds(s, p_what);
@@ -85,6 +81,40 @@ begin
     return false;
 end $$;
 
+-- The zone that somebody who wrote p_name may have meant: in another case, or with its region.
+create or replace function divvy.zone_alike(p_name text) returns text
+language sql as $$
+    select coalesce(
+        (select z.name from pg_timezone_names z where lower(z.name) = lower(btrim(p_name)) and z.name !~ '^posix' order by z.name collate "C" limit 1),
+        (select z.name from pg_timezone_names z
+            where lower(z.name) ~ '/' and lower(regexp_replace(z.name, '.*/', '')) = replace(lower(regexp_replace(btrim(p_name), '.*/', '')), ' ', '_')
+                and z.name !~ '^posix' order by z.name collate "C" limit 1),
+        'Europe/Berlin or UTC')
+$$;
+
+-- What can be said of a cron text without its parser, in the parser's words. Several expressions are separated by semicolons;
+-- @daily and the like stand for the fields.
+create or replace function divvy.check_cron(p_cron text, p_what text) returns void
+language plpgsql as $$
+declare
+    v_other text := substring(p_cron from '[^0-9A-Za-z*/,?#@;= -]');   -- TZ= has an answer of the parser's own
+    v_expression text;
+    v_fields int;
+begin
+    if octet_length(p_cron) > 1000 then
+        perform divvy.bad_schedule(p_what, format('cron text has %s bytes: at most 1000 expected', octet_length(p_cron)));
+    elsif v_other is not null then
+        perform divvy.bad_schedule(p_what, format('cron has %s: letters, digits and * / , ? # @ ; - expected', to_json(v_other)));
+    end if;
+    for v_expression in select btrim(e) from regexp_split_to_table(p_cron, ';') e loop
+        v_fields := case v_expression when '' then 0 else cardinality(regexp_split_to_array(v_expression, ' +')) end;
+        if v_fields not between 5 and 7 and v_expression not like '@%' then
+            perform divvy.bad_schedule(p_what, format('cron expression %s has %s fields: 5 (minute hour day month weekday), 6 (with a second first), '
+                '7 (with a year last) or a name such as @daily expected', to_json(v_expression), v_fields));
+        end if;
+    end loop;
+end $$;
+
 create or replace function divvy.check_steps(s divvy.schedule, p_what text) returns void
 language plpgsql as $$
 declare
@@ -95,13 +125,13 @@ begin
         return;
     end if;
     if coalesce(cardinality(s.steps), 0) not between 1 and divvy.limit_of('steps') then
-        perform divvy.bad_schedule(p_what, format('steps has %s offsets; it must be 1 to %s', coalesce(cardinality(s.steps), 0), divvy.limit_of('steps')));
+        perform divvy.bad_schedule(p_what, format('steps has %s offsets: 1 to %s expected', coalesce(cardinality(s.steps), 0), divvy.limit_of('steps')));
     end if;
     foreach v_step in array s.steps loop
         if v_step is null or v_step < interval '0' or v_step > interval '10 years' then
-            perform divvy.bad_schedule(p_what, format('steps has the offset %s; it must be 0 to 10 years', coalesce(v_step::text, 'null')));
+            perform divvy.bad_schedule(p_what, format('steps has the offset %s: 0 to 10 years expected', coalesce(v_step::text, 'null')));
         elsif v_step <= v_before and s.anchor = 'created' then
-            perform divvy.bad_schedule(p_what, format('steps has %s after %s; offsets must grow', v_step, v_before));
+            perform divvy.bad_schedule(p_what, format('steps has %s after %s: offsets that grow expected', v_step, v_before));
         end if;
         v_before := v_step;
     end loop;
@@ -187,7 +217,7 @@ end $$;
 
 -- The k-th beat of a fixed rate; beats are anchored, so none drifts. A month counts as 30 days.
 create or replace function divvy.beat(p_every interval, p_anchor timestamptz, p_k numeric) returns timestamptz
-language sql immutable as $$
+language sql stable as $$
     select p_anchor + make_interval(secs => (extract(epoch from p_every) * p_k)::double precision)
 $$;
 
@@ -274,7 +304,7 @@ $$;
 
 -- How much later than its moment a fire is due: the same for the same schedule and moment, whoever asks.
 create or replace function divvy.jitter_of(s divvy.schedule, p_at timestamptz) returns interval
-language sql immutable as $$
+language sql stable as $$
     select case when s.jitter > interval '0' then make_interval(secs => round(extract(epoch from s.jitter)
         * (('x' || left(encode(sha256(convert_to(s.id || ' ' || (extract(epoch from p_at) * 1000000)::bigint, 'UTF8')), 'hex'), 8))::bit(32)::bigint
             / 4294967296.0), 6)::double precision)

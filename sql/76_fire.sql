@@ -2,17 +2,17 @@
 -- task never waits for a schedule, it leaves a note in divvy.run_ended.
 
 -- Decides every moment that is due, at most p_max schedules: tasks for those that catch_up and overlap let fire, a ledger row
--- for each. One that can't fire keeps no other from it. Returns how many tasks were made.
+-- for each. One that can't fire keeps no other from it. Returns how many schedules had something due.
 create or replace function divvy.fire_due(max int default 500) returns int
-language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set lock_timeout = '2 s' as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off set lock_timeout = '2 s' as $$
 declare
     v_now timestamptz := divvy.clock();
     s divvy.schedule;
-    v_fired int;
     v_many int;
+    v_done int;
 begin
     perform divvy.need_read_committed('fire_due');
-    v_fired := divvy.hear_ended(max, v_now);
+    v_done := divvy.hear_ended(max, v_now);
     for s in select * from divvy.schedule d where d.status = 'paused' and d.paused_until <= v_now
         order by d.paused_until limit fire_due.max for update skip locked
     loop
@@ -23,40 +23,39 @@ begin
     for s in select * from divvy.schedule d where d.status = 'active' and d.next_fire_at <= v_now
         order by d.next_fire_at limit case when v_many >= max then max / 10 + 1 else max end for update skip locked
     loop
-        v_fired := v_fired + divvy.fire_safely(s, v_now);
+        perform divvy.fire_safely(s, v_now);
+        v_done := v_done + 1;
     end loop;
-    return v_fired + v_many + divvy.release_due(max, v_now);
+    return v_done + v_many + divvy.release_due(max, v_now);
 end $$;
 
 -- What goes wrong beyond a single moment puts the schedule off, and decides nothing.
-create or replace function divvy.fire_safely(s divvy.schedule, p_now timestamptz) returns int
+create or replace function divvy.fire_safely(s divvy.schedule, p_now timestamptz) returns void
 language plpgsql as $$
 begin
-    return divvy.fire_schedule(s, p_now);
+    perform divvy.fire_schedule(s, p_now);
 exception when others then
     perform divvy.record('fire', 'schedule', s.name, sqlerrm, null, jsonb_build_object('sqlstate', sqlstate));
     update divvy.schedule d set next_fire_at = p_now + interval '1 min' where d.id = s.id;
-    return 0;
 end $$;
 
--- One schedule, locked and due. Its moments up to now are decided, and it goes on to the next. Returns how many tasks were made.
-create or replace function divvy.fire_schedule(s divvy.schedule, p_now timestamptz) returns int
+-- One schedule, locked and due. Its moments up to now are decided, and it goes on to the next.
+create or replace function divvy.fire_schedule(s divvy.schedule, p_now timestamptz) returns void
 language plpgsql as $$
 declare
     d record;
     v_keep int;
-    v_fired int := 0;
     r divvy.schedule_fire;
 begin
     if divvy.has_unknown_moments(s, p_now) then
         update divvy.schedule x set next_fire_at = null, moment_at = null, ahead = '{}' where x.id = s.id;   -- the planner is asked
-        return 0;
+        return;
     end if;
     if s.calendar is null and s.status = 'active' and divvy.is_waited_for(s.id) then
-        v_fired := divvy.release_waiting(s, p_now);   -- who waited longer goes first
+        perform divvy.release_waiting(s, p_now);   -- who waited longer goes first
         select * into s from divvy.schedule x where x.id = s.id;
         if s.status <> 'active' then
-            return v_fired;
+            return;
         end if;
     end if;
     d := divvy.due_moments(s, p_now);
@@ -65,16 +64,12 @@ begin
         if d.n > v_keep then
             perform divvy.miss_moments(s, d.moments[:cardinality(d.moments) - v_keep], d.n - cardinality(d.moments), d.stretch_from, d.stretch_through, p_now);
         end if;
-        s.planned_from := d.moments[cardinality(d.moments)];
-        s.fired_through := greatest(s.fired_through, s.planned_from);
-        s.step := s.step + (s.anchor = 'previous_end')::int;
-        s.anchored_at := case when s.anchor = 'created' then s.anchored_at else s.planned_from end;
+        s := divvy.past_moment(s, d.moments[cardinality(d.moments)]);
         for i in 1..v_keep loop
             r := divvy.fire_moment(s, d.moments[cardinality(d.moments) - v_keep + i], i, v_keep, p_now);
             if r.outcome = 'fired' then
                 s.runs := s.runs + 1;
                 s.last_task_id := r.task_id;
-                v_fired := v_fired + 1;
             end if;
             if s.anchor = 'previous_end' and r.outcome in ('fired', 'waiting') then
                 s.anchored_at := null;   -- until that run ends
@@ -84,20 +79,20 @@ begin
     perform divvy.go_on(s, p_now);
     if s.calendar is not null and s.status = 'active' and divvy.is_waited_for(s.id) then
         select * into s from divvy.schedule x where x.id = s.id;
-        v_fired := v_fired + divvy.release_waiting(s, p_now);
+        perform divvy.release_waiting(s, p_now);
     end if;
-    return v_fired;
 end $$;
 
 -- How many of the due moments, counted from the latest, catch_up lets fire. A fail-over takes less than 15 s: what is not later
 -- than that is no downtime.
 create or replace function divvy.moments_to_make(s divvy.schedule, p_moments timestamptz[], p_now timestamptz) returns int
-language sql stable as $$
-    select case s.catch_up
+language plpgsql stable as $$
+begin
+    return case s.catch_up
         when 'all' then least(s.catch_up_max, (select count(*) from unnest(p_moments) m where m >= p_now - s.catch_up_window))
         when 'none' then (p_moments[cardinality(p_moments)] >= p_now - interval '15 s')::int
-        else 1 end::int
-$$;
+        else 1 end;
+end $$;
 
 -- Ledger rows of moments that are not made up for. Those of one reason are one row where they are more than 100: it stands at the
 -- first, names the last and counts all. A stretch that goes on where another one ended is added to it.
@@ -252,91 +247,62 @@ begin
     return f;
 end $$;
 
--- The schedule as it stands after a decision: it goes on to its next moment, or is done. Cron waits for its planner.
-create or replace function divvy.go_on(s divvy.schedule, p_now timestamptz) returns void
+-- Moments of the rule that come to nothing.
+create or replace function divvy.skip_moments(s divvy.schedule, p_moments timestamptz[], p_reason text, p_now timestamptz) returns void
 language plpgsql as $$
 declare
-    v_runs_out boolean := coalesce(s.runs >= s.max_runs, false);
-    v_over boolean;
+    f divvy.schedule_fire;
+begin
+    f.schedule_id := s.id;
+    f.kind := 'rule';
+    foreach f.fire_at in array p_moments loop
+        perform divvy.decide_moment(f, 'skipped', null, p_reason, p_now);
+    end loop;
+end $$;
+
+-- The schedule with its moments up to p_at decided. What counts from the end of a run counts from there, should there be none.
+create or replace function divvy.past_moment(s divvy.schedule, p_at timestamptz) returns divvy.schedule
+language plpgsql immutable as $$
+begin
+    s.planned_from := p_at;
+    s.fired_through := greatest(s.fired_through, p_at);
+    if s.anchor = 'previous_end' then
+        s.step := s.step + 1;
+        s.anchored_at := p_at;
+    end if;
+    return s;
+end $$;
+
+-- The schedule after a decision: with its next moment, or done. Cron waits for its planner. p_waits: a row of it waits.
+create or replace function divvy.advanced(s divvy.schedule, p_waits boolean) returns divvy.schedule
+language plpgsql stable as $$
 begin
     s.moment_at := divvy.next_moment(s);
     s.ahead := array(select a from unnest(s.ahead) a where a > s.moment_at order by a);
     s.next_fire_at := divvy.early_of(s, s.moment_at);
-    v_over := v_runs_out or (s.moment_at is null
-        and case when s.cron is not null then s.planned_through is not distinct from 'infinity' when s.anchor = 'previous_end'
-            then s.anchored_at is not null or s.step >= cardinality(s.steps) else true end
-        and not divvy.is_waited_for(s.id));
-    if v_runs_out then
+    if s.runs >= s.max_runs or (s.moment_at is null and not p_waits and case
+            when s.cron is not null then s.planned_through is not distinct from 'infinity'
+            when s.anchor = 'previous_end' then s.anchored_at is not null or s.step >= cardinality(s.steps)
+            else true end) then
+        s.moment_at := null;
+        s.next_fire_at := null;
+        if s.status in ('active', 'paused') then
+            s.status := 'done';
+        end if;
+    end if;
+    return s;
+end $$;
+
+-- Writes down how the schedule, which is locked, stands after a decision.
+create or replace function divvy.go_on(s divvy.schedule, p_now timestamptz) returns void
+language plpgsql as $$
+begin
+    if s.runs >= s.max_runs then
         perform divvy.skip_waiting(s.id, format('max_runs is %s', s.max_runs), p_now);
     end if;
-    if v_over and s.status in ('active', 'paused') then
-        s.status := 'done';
-    end if;
+    s := divvy.advanced(s, divvy.is_waited_for(s.id));
     update divvy.schedule d set fired_through = s.fired_through, planned_from = s.planned_from, runs = s.runs, last_task_id = s.last_task_id,
-        moment_at = case when v_over then null else s.moment_at end, next_fire_at = case when v_over then null else s.next_fire_at end,
-        ahead = s.ahead, anchored_at = s.anchored_at, step = s.step, backfill_open = s.backfill_open, failures = s.failures, status = s.status
+        moment_at = s.moment_at, next_fire_at = s.next_fire_at, ahead = s.ahead, anchored_at = s.anchored_at, step = s.step,
+        backfill_open = s.backfill_open, failures = s.failures, status = s.status
     where d.id = s.id;
-end $$;
-
--- Cron schedules that wait for their next moments to be computed. planned_from is the last decided one.
-create or replace function divvy.schedules_to_plan(max int default 500, name text default null)
-returns table (schedule_id bigint, name text, cron text, timezone text, dst_gap text, dst_fold text, planned_from timestamptz,
-    ends_at timestamptz, server_now timestamptz)
-language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-    (select s.id, s.name, s.cron, s.timezone, s.dst_gap, s.dst_fold, s.planned_from, s.ends_at, divvy.clock()
-    from divvy.schedule s
-    where schedules_to_plan.name is null and s.status = 'active' and s.cron is not null and s.next_fire_at is null
-        and s.planned_through is distinct from 'infinity'
-    order by s.id limit schedules_to_plan.max)
-    union all
-    select s.id, s.name, s.cron, s.timezone, s.dst_gap, s.dst_fold, s.planned_from, s.ends_at, divvy.clock()
-    from divvy.schedule s
-    where s.name = schedules_to_plan.name and s.status in ('active', 'paused') and divvy.has_unknown_moments(s, divvy.clock())
-$$;
-
--- The planner says the moments after planned_from, in order and without a gap: those that are due and some that are to come, up to
--- planned_through (null: there are no more than these). Where too many were due it says only how many the earlier ones are, and
--- between which. False when somebody else planned meanwhile. Errors: DV011. Locks: the schedule.
-create or replace function divvy.plan_schedule(schedule_id bigint, planned_from timestamptz, moments timestamptz[],
-    planned_through timestamptz default null, earlier int default 0, earlier_from timestamptz default null, earlier_through timestamptz default null)
-returns boolean language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-declare
-    s divvy.schedule;
-    v_moments timestamptz[] := coalesce(moments, '{}');
-begin
-    select * into s from divvy.schedule d where d.id = plan_schedule.schedule_id for update;
-    if not found then
-        perform divvy.unknown('schedule', plan_schedule.schedule_id::text);
-    end if;
-    if s.status not in ('active', 'paused') or s.planned_from is distinct from plan_schedule.planned_from
-            or (s.next_fire_at is not null and not divvy.has_unknown_moments(s, divvy.clock())) then
-        return false;
-    end if;
-    if earlier > 0 then
-        perform divvy.miss_moments(s, '{}', earlier, earlier_from, earlier_through, divvy.clock());
-        s.planned_from := earlier_through;
-        s.fired_through := greatest(s.fired_through, earlier_through);
-    end if;
-    s.moment_at := null;
-    s.ahead := v_moments;
-    s.planned_through := coalesce(plan_schedule.planned_through, 'infinity');
-    update divvy.schedule d set planned_at = divvy.clock(), planned_through = s.planned_through,
-        reason = case when cardinality(v_moments) = 0 and s.planned_through = 'infinity' then 'no moment is left' else d.reason end
-    where d.id = s.id;
-    perform divvy.go_on(s, divvy.clock());
-    return true;
-end $$;
-
--- The planner can't read the cron expression: the schedule is refused, for everybody to see. Errors: DV011.
-create or replace function divvy.refuse_schedule(schedule_id bigint, reason text) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-declare
-    v_name text;
-begin
-    update divvy.schedule d set status = 'refused', reason = refuse_schedule.reason
-    where d.id = refuse_schedule.schedule_id and d.status = 'active' returning d.name into v_name;
-    if not found then
-        perform divvy.unknown('active schedule', refuse_schedule.schedule_id::text);
-    end if;
-    perform divvy.record('refuse_schedule', 'schedule', v_name, reason, null, null);
 end $$;

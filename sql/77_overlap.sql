@@ -63,13 +63,11 @@ begin
     perform from divvy.task t where t.id = s.last_task_id for update skip locked;
     if found then
         select * into k from divvy.task t where t.id = s.last_task_id;
-        if k.finished_at is null and k.cancel_requested_at is null then
-            perform divvy.record('cancel', 'task', k.id::text, format('schedule %s: overlap is cancel_running', s.name), jsonb_build_object('status', k.status), null);
-            perform divvy.begin_cancel(k, format('moment %s of schedule %s came', f.fire_at, s.name));
-            perform divvy.wake_control('cancel');
+        if k.cancel_requested_at is null then
+            perform divvy.cancel(k.id, format('moment %s of schedule %s: overlap is cancel_running', f.fire_at, s.name));
         end if;
-        if (select t.finished_at is not null from divvy.task t where t.id = s.last_task_id) then
-            f.reason := format('task %s was cancelled for it', s.last_task_id);
+        if (select t.finished_at is not null from divvy.task t where t.id = k.id) then
+            f.reason := format('task %s was cancelled for it', k.id);
             return f;
         end if;
     end if;
@@ -91,9 +89,10 @@ begin
 end $$;
 
 create or replace function divvy.is_waited_for(p_schedule bigint) returns boolean
-language sql stable as $$
-    select exists (select from divvy.schedule_fire x where x.schedule_id = p_schedule and x.outcome = 'waiting')
-$$;
+language plpgsql stable as $$
+begin
+    return exists (select from divvy.schedule_fire x where x.schedule_id = p_schedule and x.outcome = 'waiting');
+end $$;
 
 -- Moments of the rule that wait will not fire any more.
 create or replace function divvy.skip_waiting(p_schedule bigint, p_reason text, p_now timestamptz, p_kinds text[] default '{rule}') returns void
@@ -105,20 +104,20 @@ $$;
 
 -- The tasks of backfills that are open.
 create or replace function divvy.open_backfills(s divvy.schedule) returns bigint[]
-language sql stable as $$
-    select array(select t.id from unnest(s.backfill_open) o join divvy.task t on t.id = o and t.finished_at is null order by 1)
-$$;
+language plpgsql stable as $$
+begin
+    return array(select t.id from unnest(s.backfill_open) o join divvy.task t on t.id = o and t.finished_at is null order by 1);
+end $$;
 
--- Moments of a schedule that wait go as far as they may, in order. s is locked. Returns how many tasks were made.
-create or replace function divvy.release_waiting(s divvy.schedule, p_now timestamptz) returns int
+-- Moments of a schedule that wait go as far as they may, in order. s is locked.
+create or replace function divvy.release_waiting(s divvy.schedule, p_now timestamptz) returns void
 language plpgsql as $$
 declare
     f divvy.schedule_fire;
     v_kind text;
-    v_fired int := 0;
 begin
     if s.calendar is not null and s.next_fire_at <= p_now and s.status = 'active' then
-        return 0;   -- what moves onto the same time is merged first
+        return;   -- what moves onto the same time is merged first
     end if;
     s.backfill_open := divvy.open_backfills(s);
     foreach v_kind in array '{rule,backfill}'::text[] loop
@@ -128,7 +127,6 @@ begin
             f := divvy.try_fire(s, f, p_now);
             exit when f.outcome = 'waiting';
             if f.outcome = 'fired' then
-                v_fired := v_fired + 1;
                 if v_kind = 'rule' then
                     s.runs := s.runs + 1;
                     s.last_task_id := f.task_id;
@@ -143,16 +141,15 @@ begin
     update divvy.schedule_fire x set look_at = p_now + interval '1 min'
     where x.schedule_id = s.id and x.outcome = 'waiting' and x.look_at <= p_now;
     perform divvy.go_on(s, p_now);
-    return v_fired;
 end $$;
 
--- The schedules with a row that waits and is to be looked at.
+-- The schedules with a row that waits and is to be looked at. Returns how many they were.
 create or replace function divvy.release_due(p_max int, p_now timestamptz) returns int
 language plpgsql as $$
 declare
     v_id bigint;
     s divvy.schedule;
-    v_fired int := 0;
+    v_done int := 0;
 begin
     for v_id in select distinct w.schedule_id from (select x.schedule_id from divvy.schedule_fire x where x.outcome = 'waiting' and x.look_at <= p_now
         order by x.look_at limit p_max) w
@@ -160,12 +157,13 @@ begin
         select * into s from divvy.schedule d where d.id = v_id for update skip locked;
         continue when not found;
         if s.status in ('active', 'done') then
-            v_fired := v_fired + divvy.release_waiting(s, p_now);
+            perform divvy.release_waiting(s, p_now);
         else
             update divvy.schedule_fire x set look_at = 'infinity' where x.schedule_id = s.id and x.outcome = 'waiting' and x.look_at <= p_now;
         end if;
+        v_done := v_done + 1;
     end loop;
-    return v_fired;
+    return v_done;
 end $$;
 
 -- A task of a schedule ended, in that transaction. Never waits for the schedule: who holds it reads the note.
@@ -189,13 +187,13 @@ begin
     end if;
 end $$;
 
--- The notes of ended runs. Returns how many tasks were made because of them.
+-- The notes of ended runs. Returns how many they were.
 create or replace function divvy.hear_ended(p_max int, p_now timestamptz) returns int
 language plpgsql as $$
 declare
     n divvy.run_ended;
     s divvy.schedule;
-    v_fired int := 0;
+    v_done int := 0;
 begin
     for n in select * from divvy.run_ended r order by r.id limit p_max for update skip locked loop
         select * into s from divvy.schedule d where d.id = n.schedule_id for update skip locked;
@@ -205,10 +203,11 @@ begin
             s := divvy.hear_end(s, n, p_now);
         end if;
         if s.status in ('active', 'done') and divvy.is_waited_for(s.id) then
-            v_fired := v_fired + divvy.release_waiting(s, p_now);
+            perform divvy.release_waiting(s, p_now);
         end if;
+        v_done := v_done + 1;
     end loop;
-    return v_fired;
+    return v_done;
 end $$;
 
 -- What the end of one run means for its schedule, which is locked: the schedule as it is then.

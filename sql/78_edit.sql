@@ -86,21 +86,20 @@ create or replace function divvy.stop_schedule(s divvy.schedule, p_status divvy.
 language plpgsql as $$
 declare
     d record;
-    f divvy.schedule_fire;
     v_why text := coalesce(p_reason, 'the schedule was ' || p_status);
+    v_last timestamptz;
 begin
     d := divvy.due_moments(s, p_now);
+    v_last := d.moments[cardinality(d.moments)];
     if d.n > cardinality(d.moments) then
         perform divvy.miss_moments(s, '{}', d.n - cardinality(d.moments), d.stretch_from, d.stretch_through, p_now);
     end if;
-    foreach f.fire_at in array d.moments loop
-        f.schedule_id := s.id;
-        f.kind := 'rule';
-        perform divvy.decide_moment(f, 'skipped', null, v_why, p_now);
-    end loop;
+    perform divvy.skip_moments(s, d.moments, v_why, p_now);
     perform divvy.skip_waiting(s.id, v_why, p_now, case p_status when 'cancelled' then '{rule,backfill}'::text[] else '{rule}' end);
     update divvy.schedule x set status = p_status, next_fire_at = null, moment_at = null, reason = p_reason,
-        fired_through = greatest(x.fired_through, d.moments[cardinality(d.moments)])
+        fired_through = greatest(x.fired_through, v_last), planned_from = greatest(x.planned_from, v_last),
+        -- What only a planner can name is skipped when one has: nobody has to wait for it.
+        name_until = case when s.status <> 'refused' and divvy.has_unknown_moments(s, p_now) then p_now end
     where x.id = s.id;
 end $$;
 
@@ -187,9 +186,9 @@ exception when data_exception or invalid_text_representation or datetime_field_o
 end $$;
 
 -- Makes a schedule, or changes the options that are named of the one that is there (null: back to the default). Its ledger, runs and
--- pause go on. What was due before fires as it was. outcome: created | changed | unchanged.
+-- pause go on. What was due before fires as it was. is_new: a name that is taken is refused. outcome: created | changed | unchanged.
 -- Errors: DV003, DV004 (moments that are due have to be planned first: a leader does within a second), DV010, DV012.
-create or replace function divvy.put_schedule(name text, options jsonb default '{}', out schedule_id bigint, out outcome text)
+create or replace function divvy.put_schedule(name text, options jsonb default '{}', is_new boolean default false, out schedule_id bigint, out outcome text)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     s divvy.schedule;
@@ -203,7 +202,7 @@ begin
     perform divvy.need_read_committed('put_schedule');
     perform divvy.check_keys(options, divvy.schedule_option_names(), v_what);
     select * into s from divvy.schedule d where d.name = put_schedule.name and d.status in ('active', 'paused', 'refused') for update;
-    if not found then
+    if not found or is_new then   -- the INSERT refuses a name that is taken
         schedule_id := divvy.insert_schedule(put_schedule.name, options, v_what);
         outcome := 'created';
         return;
@@ -218,9 +217,12 @@ begin
         outcome := 'unchanged';
         return;
     end if;
-    if v_rule and divvy.has_unknown_moments(s, v_now) and s.status <> 'refused' then
-        raise exception using errcode = 'DV004', message = format('%s: moments since %s have to be planned before its rule changes: divvy tick does', v_what, s.planned_from);
-    elsif s.status <> 'refused' and not divvy.has_unknown_moments(s, v_now) then
+    if s.status <> 'refused' then
+        -- What is due fires as the schedule was, so it has to be known.
+        if divvy.has_unknown_moments(s, v_now) then
+            raise exception using errcode = 'DV004', message = format('%s: its moments since %s have to be planned before it changes: '
+                'a leader does within a second while it is active, divvy schedule put does at once', v_what, s.planned_from);
+        end if;
         perform divvy.fire_schedule(s, v_now);
     end if;
     select * into s from divvy.schedule d where d.id = s.id;

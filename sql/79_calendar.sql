@@ -76,10 +76,11 @@ begin
 end $$;
 
 create or replace function divvy.is_working_day(p_calendar text, p_date date) returns boolean
-language sql stable as $$
-    select coalesce((select d.works from divvy.calendar_date d where d.calendar = p_calendar and d.date = p_date),
-        not exists (select from divvy.calendar c where c.name = p_calendar and extract(isodow from p_date) = any (c.weekend)))
-$$;
+language plpgsql stable as $$
+begin
+    return coalesce((select d.works from divvy.calendar_date d where d.calendar = p_calendar and d.date = p_date),
+        not exists (select from divvy.calendar c where c.name = p_calendar and extract(isodow from p_date) = any (c.weekend)));
+end $$;
 
 -- When a moment fires by its calendar, at the same time of another day; null: not at all. And why, where it is not its own time.
 create or replace function divvy.moved_by_calendar(s divvy.schedule, p_at timestamptz, out at timestamptz, out reason text)
@@ -112,7 +113,8 @@ end $$;
 create or replace function divvy.early_of(s divvy.schedule, p_at timestamptz) returns timestamptz
 language plpgsql stable as $$
 begin
-    if s.calendar is null or s.calendar_shift <> 'previous' or p_at is null then
+    if s.calendar is null or s.calendar_shift <> 'previous' or p_at is null
+            or divvy.is_working_day(s.calendar, (p_at at time zone s.timezone)::date) then
         return p_at;
     end if;
     return coalesce((select m.at from divvy.moved_by_calendar(s, p_at) m), p_at);
@@ -140,4 +142,28 @@ begin
         and x.fire_at between p_moved - interval '40 days' and p_moved + interval '40 days'
         and coalesce(x.due_at, x.fire_at) - divvy.jitter_of(s, x.fire_at) = p_moved;
     return f;
+end $$;
+
+-- What becomes of moments of a schedule by its calendar and its jitter, should nothing else stand against them: fires (at due_at),
+-- skipped, or merged into another one of these. For previews. Errors: DV011.
+create or replace function divvy.due_times(schedule_id bigint, moments timestamptz[])
+returns table (moment timestamptz, outcome text, due_at timestamptz, reason text)
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    s divvy.schedule;
+begin
+    select * into s from divvy.schedule d where d.id = due_times.schedule_id;
+    if not found then
+        perform divvy.unknown('schedule', schedule_id::text);
+    end if;
+    return query
+    select t.at, case when t.to_at is null then 'skipped' when t.into_at <> t.at then 'merged' else 'fires' end,
+        case when t.into_at = t.at then t.to_at + t.jitter end,
+        case when t.into_at <> t.at then format('into %s: %s', t.into_at, t.why) else coalesce(t.why, 'jitter of ' || nullif(t.jitter, interval '0')) end
+    from (
+        select m.at, c.at as to_at, c.reason as why, divvy.jitter_of(s, m.at) as jitter,
+            case when c.at is null then m.at else first_value(m.at) over (partition by c.at order by m.at <> c.at, m.at) end as into_at
+        from unnest(moments) m (at), lateral (select x.at, x.reason from divvy.moved_by_calendar(s, m.at) x where s.calendar is not null
+            union all select m.at, null where s.calendar is null) c) t
+    order by 1;
 end $$;

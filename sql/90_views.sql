@@ -4,21 +4,25 @@
 create or replace view divvy.leased_split as
 select i.id, l.token, l.worker, l.claimed_at, l.lo_key, l.hi_key from divvy.lease l cross join unnest(l.split_ids) as i (id) where not l.written;
 
--- Splits that have no row: those that nobody has begun, those that only a lease names, and those that ended well.
+-- Splits that have no row: those that nobody has begun, those that only a lease names, those that ended well, and those that
+-- ended before anybody began them.
 create or replace view divvy.rowless_split as
 select s.id_base + n as id, s.share_of, n as split_no,
     case when s.lane < 0 then 'delayed' else 'ready' end::divvy.split_status as state, s.due_at, null::bigint as token, null::uuid as worker,
-    null::timestamptz as started_at, null::timestamptz as finished_at, null::jsonb as result
+    null::timestamptz as started_at, null::timestamptz as finished_at, null::jsonb as result, case when s.lane < 0 then 'paused' end as reason
 from divvy.stretch s, divvy.numbers(s.first_no, s.last_no) n
 where s.first_no <= s.last_no
 union all
-select i, l.share_of, (i - l.id_base)::int, 'running', l.due_at, l.token, l.worker, l.claimed_at, null, null
+select i, l.share_of, (i - l.id_base)::int, 'running', l.due_at, l.token, l.worker, l.claimed_at, null, null, null
 from divvy.lease l, unnest(l.split_ids) i
 where l.share_of is not null and not l.written and not exists (select from divvy.share x where x.id = i)
     and divvy.ended_through(l.share_of, (i - l.id_base)::int) < i - l.id_base
 union all
-select e.id_base + n, e.share_of, n, 'succeeded', e.due_at, e.token, e.worker, e.started_at, e.finished_at, e.results[n - e.first_no + 1]
-from divvy.ended e, divvy.numbers(e.first_no, e.last_no) n;
+select e.id_base + n, e.share_of, n, 'succeeded', e.due_at, e.token, e.worker, e.started_at, e.finished_at, e.results[n - e.first_no + 1], null
+from divvy.ended e, divvy.numbers(e.first_no, e.last_no) n
+union all
+select d.id_base + n, d.share_of, n, d.state, d.due_at, null, null, null, d.finished_at, null, d.reason
+from divvy.dropped d, divvy.numbers(d.first_no, d.last_no) n;
 
 -- Types of which nothing may start just now, because as many run, or have started, as may.
 create or replace view divvy.full_type as
@@ -32,7 +36,7 @@ where t.limited and (
         where w.cap <= (select sum(r.n) from divvy.rate_use r where r.task_type = t.name
             and r.at > divvy.clock() - make_interval(secs => (t.rate ->> 'per')::double precision * w.cap / (t.rate ->> 'count')::int))));
 
--- Every split there is now: shares, and tasks that are their own plan, reduce or only split.
+-- Every split there is now: shares, and tasks that are their own plan, reduce or only split. One by its id: divvy.split_by_id.
 create or replace view divvy.split as
 select u.id, u.task_id, u.task_type, u.phase::text as phase, u.split_no,
     -- A paused type claims nothing: what is ready of it waits for the pause to end. A full one waits for its limit.
@@ -43,21 +47,22 @@ select u.id, u.task_id, u.task_type, u.phase::text as phase, u.split_no,
     u.priority, u.due_at, u.attempt + (u.state = 'running' or l.id is not null)::int as attempt,
     u.attempt_base + coalesce(u.max_attempts, t.max_attempts) as max_attempts,
     u.crashes, u.continuation, coalesce(l.token, u.token) as token, coalesce(l.worker, u.worker) as worker,
-    coalesce(l.claimed_at, u.started_at) as started_at, u.finished_at, u.progress, u.checkpoint, u.payload, u.result, u.error, u.group_key
+    coalesce(l.claimed_at, u.started_at) as started_at, u.finished_at, u.progress, u.checkpoint, u.payload, u.result, u.error, u.group_key,
+    u.has_row
 from (
     -- Arms of their own, so that a look at one task's splits finds them by index.
     select k.id as task_id, k.id, k.key, k.task_type, k.phase, k.split_no, k.state, k.reason, k.priority, k.due_at, k.attempt, k.attempt_base, k.max_attempts,
-        k.crashes, k.continuation, k.token, k.worker, k.started_at, k.finished_at, k.progress, k.checkpoint, k.payload, k.result, k.error, k.group_key
+        k.crashes, k.continuation, k.token, k.worker, k.started_at, k.finished_at, k.progress, k.checkpoint, k.payload, k.result, k.error, k.group_key, true as has_row
     from divvy.task k
     union all
     select s.share_of, s.id, s.key, s.task_type, s.phase, s.split_no, s.state, s.reason, s.priority, s.due_at, s.attempt, s.attempt_base, s.max_attempts,
         s.crashes, s.continuation, s.token, s.worker, s.started_at, s.finished_at, s.progress, s.checkpoint,
-        s.payload, s.result, s.error, s.group_key
+        s.payload, s.result, s.error, s.group_key, true
     from divvy.share s
     union all
-    select r.share_of, r.id, null, k.task_type, 'execute', r.split_no, r.state, case when r.state = 'delayed' then 'paused' end, k.priority,
+    select r.share_of, r.id, null, k.task_type, 'execute', r.split_no, r.state, r.reason, k.priority,
         case when r.state = 'delayed' then coalesce(k.paused_until, r.due_at) else r.due_at end, (r.state = 'succeeded')::int, 0, k.max_attempts,
-        0::smallint, 0, r.token, r.worker, r.started_at, r.finished_at, null, null, divvy.payload_of(r.share_of, r.split_no), r.result, null, k.group_key
+        0::smallint, 0, r.token, r.worker, r.started_at, r.finished_at, null, null, divvy.payload_of(r.share_of, r.split_no), r.result, null, k.group_key, false
     from divvy.rowless_split r join divvy.task k on k.id = r.share_of) u
 left join divvy.task_type t on t.name = u.task_type
 left join divvy.leased_split l on l.id = u.id and u.state = 'ready' and u.key between l.lo_key and l.hi_key
@@ -79,7 +84,7 @@ select k.id as task_id, k.task_type, k.status::text as status, k.priority, k.lab
     k.parent_task_id, k.schedule_id, k.scheduled_for, coalesce(k.cancel_reason, k.reason) as reason, k.error ->> 'message' as error
 from divvy.task k;
 
--- How far a task has come. Counts its splits: ask for one task, or a few.
+-- How far a task has come. Counts its splits, those in stretches by the stretch: ask for one task, or a few.
 create or replace view divvy.task_progress as
 select k.id as task_id, k.task_type, k.status::text as status, coalesce(k.split_count, 1) as splits,
     c.delayed, c.ready, c.running, c.succeeded, c.failed, c.cancelled, c.skipped,
@@ -87,18 +92,28 @@ select k.id as task_id, k.task_type, k.status::text as status, coalesce(k.split_
         when coalesce(k.split_count, 1) = 0 then 0.0
         else round((c.succeeded + c.failed + c.cancelled + c.skipped)::numeric / coalesce(k.split_count, 1), 4) end as progress
 from divvy.task k, lateral (
-    select count(*) filter (where x.status = 'delayed') as delayed, count(*) filter (where x.status = 'ready') as ready,
-        count(*) filter (where x.status = 'running') as running,
-        count(*) filter (where x.status = 'succeeded')
-            + (select coalesce(sum(e.last_no - e.first_no + 1), 0)::bigint from divvy.ended e where e.share_of = k.id) as succeeded,
-        count(*) filter (where x.status = 'failed') as failed, count(*) filter (where x.status = 'cancelled') as cancelled,
-        count(*) filter (where x.status = 'skipped') as skipped
+    select coalesce(sum(x.n) filter (where x.state = 'delayed'), 0)::bigint as delayed,
+        coalesce(sum(x.n) filter (where x.state = 'ready'), 0)::bigint as ready,
+        coalesce(sum(x.n) filter (where x.state = 'running'), 0)::bigint as running,
+        coalesce(sum(x.n) filter (where x.state = 'succeeded'), 0)::bigint as succeeded,
+        coalesce(sum(x.n) filter (where x.state = 'failed'), 0)::bigint as failed,
+        coalesce(sum(x.n) filter (where x.state = 'cancelled'), 0)::bigint as cancelled,
+        coalesce(sum(x.n) filter (where x.state = 'skipped'), 0)::bigint as skipped
     from (
-        select case when l.id is null then u.state else 'running' end as status
+        select case when l.id is null then u.state else 'running' end as state, 1 as n
         from (select s.id, s.state, s.key from divvy.share s where s.share_of = k.id
-            union all select r.id, r.state, null from divvy.rowless_split r where r.share_of = k.id and r.finished_at is null
             union all select k.id, k.state, k.key where k.phase = 'execute') u
-        left join divvy.leased_split l on l.id = u.id and u.state = 'ready' and u.key between l.lo_key and l.hi_key) x) c;
+        left join divvy.leased_split l on l.id = u.id and u.state = 'ready' and u.key between l.lo_key and l.hi_key
+        union all
+        -- Only those that a lease names have a token and run.
+        select r.state, 1 from divvy.rowless_split r where r.share_of = k.id and r.state = 'running' and r.token is not null
+        union all
+        select case when s.lane < 0 then 'delayed' else 'ready' end::divvy.split_status, s.last_no - s.first_no + 1
+        from divvy.stretch s where s.share_of = k.id and s.first_no <= s.last_no
+        union all
+        select 'succeeded', e.last_no - e.first_no + 1 from divvy.ended e where e.share_of = k.id
+        union all
+        select d.state, d.last_no - d.first_no + 1 from divvy.dropped d where d.share_of = k.id) x) c;
 
 create or replace view divvy.split_overview as
 select s.id as split_id, s.task_id, s.task_type, s.phase, s.split_no, s.status, s.reason, s.attempt, s.max_attempts, s.due_at, s.started_at, s.finished_at,

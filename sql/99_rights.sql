@@ -22,17 +22,20 @@ grant execute on function divvy.protocol, divvy.register_worker, divvy.claim, di
     divvy.plan_schedule, divvy.refuse_schedule, divvy.lead, divvy.lock_of, divvy.task_result to divvy_worker;
 
 grant select on divvy.task, divvy.share, divvy.unit, divvy.schedule, divvy.schedule_fire, divvy.task_type, divvy.worker, divvy.event, divvy.lease,
-    divvy.leader, divvy.calendar, divvy.calendar_date, divvy.split_log, divvy.stretch, divvy.given, divvy.ended, divvy.leased_split, divvy.rowless_split,
+    divvy.leader, divvy.calendar, divvy.calendar_date, divvy.split_log, divvy.stretch, divvy.given, divvy.ended, divvy.dropped, divvy.leased_split, divvy.rowless_split,
     divvy.split, divvy.split_attempt, divvy.task_overview, divvy.task_progress, divvy.split_overview, divvy.type_stats, divvy.full_type,
     divvy.worker_overview, divvy.schedule_overview, divvy.dead_splits, divvy.database_health to divvy_reader, divvy_operator, divvy_worker;
--- What the views call.
-grant execute on function divvy.numbers, divvy.ended_through, divvy.payload_of
+-- What the views call, and one split by its id.
+grant execute on function divvy.numbers, divvy.ended_through, divvy.payload_of, divvy.split_by_id, divvy.attempts_by_id
     to divvy_reader, divvy_operator, divvy_worker;
 
 grant execute on function divvy.put_task_type, divvy.drop_task_type, divvy.cancel, divvy.cancel_by_key, divvy.redrive, divvy.update_task, divvy.pause,
     divvy.resume, divvy.pause_task, divvy.resume_task, divvy.reschedule, divvy.skip_split, divvy.forget, divvy.worker_command, divvy.pause_schedule,
     divvy.resume_schedule, divvy.trigger_schedule, divvy.cancel_schedule, divvy.put_schedule, divvy.backfill_schedule, divvy.put_calendar,
     divvy.drop_calendar to divvy_operator;
+-- Who changes a cron schedule plans first what is due of it; a preview asks where moments are moved to.
+grant execute on function divvy.schedules_to_plan, divvy.plan_schedule to divvy_operator;
+grant execute on function divvy.due_times to divvy_reader, divvy_operator, divvy_worker;
 
 -- The HTTP API acts for whoever shows a token; who may make one may do all that its scopes say.
 grant execute on function divvy.token_of, divvy.act_as, divvy.take_key, divvy.keep_answer to divvy_producer, divvy_worker, divvy_reader, divvy_operator;

@@ -7,6 +7,7 @@
 
 pub mod args;
 pub mod bench;
+pub mod calendar;
 pub mod completions;
 pub mod database;
 pub mod db;
@@ -91,6 +92,8 @@ enum Command {
     Type(task_type::Args),
     /// Schedules: list, put, preview, trigger, pause, resume and cancel them
     Schedule(schedule::Args),
+    /// Calendars of working days, for schedules: list, show, put and drop them
+    Calendar(calendar::Args),
     /// Run the types written in SQL, and lead; like serve, without HTTP
     Worker(worker::Args),
     /// Workers: list them, and tell one to be quiet or to stop
@@ -137,6 +140,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Split(args) => split::run(args, global).await,
         Command::Type(args) => task_type::run(args, global).await,
         Command::Schedule(args) => schedule::run(args, global).await,
+        Command::Calendar(args) => calendar::run(args, global).await,
         Command::Worker(args) => worker::run(args, global).await,
         Command::Workers(args) => workers::run(args, global).await,
         Command::Token(args) => token::run(args, global).await,

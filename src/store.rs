@@ -5,6 +5,7 @@
 //! A file per noun; [`sqlstate`] alone knows error codes, [`listing`] alone builds SQL at run time.
 
 pub mod answer;
+pub mod calendar;
 pub mod claim;
 pub mod clock;
 pub mod complete;

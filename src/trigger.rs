@@ -74,6 +74,20 @@ impl Trigger {
         Ok(Self::Stepped { offsets: text::steps(text)? })
     }
 
+    /// Reads steps of which each counts from the end of the run before: they need not grow. The rule that comes back
+    /// names the earliest moments, as if no run took any time.
+    ///
+    /// # Errors
+    /// `BadSchedule` (DV012) naming the step that is no duration.
+    pub fn delayed(text: &str) -> Result<(Self, Vec<TimeDelta>)> {
+        let delays = text::delays(text)?;
+        let sums = delays.iter().scan(TimeDelta::zero(), |sum, delay| {
+            *sum += *delay;
+            Some(*sum)
+        });
+        Ok((Self::Stepped { offsets: sums.collect() }, delays))
+    }
+
     /// Reads an interval such as `90s`, `15m` or `1h30m`; a bare number is seconds.
     ///
     /// # Errors
@@ -124,7 +138,9 @@ impl Trigger {
     pub fn ensure_fires_after(&self, start: DateTime<Utc>, after: DateTime<Utc>) -> Result<()> {
         match self.next_after(start, after) {
             Some(_) => Ok(()),
-            None => Err(bad(format!("schedule {self} never fires after {}", after.to_rfc3339()))),
+            None => {
+                Err(bad(format!("{self} never fires after {}: a later moment expected", after.to_rfc3339())))
+            }
         }
     }
 
@@ -187,7 +203,7 @@ impl Trigger {
 impl fmt::Display for Trigger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Timed { at } => write!(f, "at {}", at.to_rfc3339()),
+            Self::Timed { at } => write!(f, "run_at {}", at.to_rfc3339()),
             Self::Stepped { offsets } => {
                 let seconds: Vec<String> =
                     offsets.iter().map(|step| step.num_seconds().to_string()).collect();

@@ -97,7 +97,19 @@ pub async fn history(
     count: u64,
     bytes: usize,
 ) -> Result<()> {
-    in_pieces(connection, "inserting history", include_str!("history.sql"), types, count, bytes).await
+    in_pieces(connection, "inserting history", include_str!("history.sql"), types, count, bytes).await?;
+    if count > 0 {
+        // Who claimed all that would have raised the marks on the way, over a little at a time.
+        sqlx::raw_sql("select divvy.advance_low_water(); select divvy.advance_low_water()")
+            .execute(&mut *connection)
+            .await?;
+        sqlx::query("select divvy.raise_marks(t, p_worth => 0) from unnest($1::text[]) t")
+            .bind(types)
+            .execute(&mut *connection)
+            .await
+            .context("raising the marks over the history")?;
+    }
+    Ok(())
 }
 
 async fn in_pieces(

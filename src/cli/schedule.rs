@@ -258,7 +258,7 @@ async fn history(
             count,
             output::some(row.task_id),
             row.task_status.clone().unwrap_or_default(),
-            output::some(late.filter(|_| row.outcome == "fired").map(output::span)),
+            output::some(late.filter(|_| row.outcome != "waiting").map(output::span)),
         ];
         table.row(cells, row.reason.as_deref());
     }

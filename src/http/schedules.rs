@@ -97,7 +97,7 @@ async fn put(call: Call, new: Text<NewSchedule>) -> Result<Answer<Stored>, Probl
                 let now = clock::now(&mut *c).await?;
                 trigger.ensure_fires_after(now, now)?;
             }
-            let put = schedule::put_whole(&mut *c, &name, options).await?;
+            let put = schedule::put_whole(&mut *c, &name, options, false).await?;
             let (status, schedule_id, outcome) = match put {
                 Put::Created(id) => (StatusCode::CREATED, id, "created"),
                 Put::Changed(id) => (StatusCode::OK, id, "changed"),

@@ -11,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Most rows of one pass: short transactions, and others get their turn.
 pub const BATCH: i32 = 500;
+/// The same of a pass that deletes, where what a call costs besides would show.
+const PRUNE_BATCH: i32 = 5_000;
 
 /// Longest time of one pass.
 pub(super) const PASS_MAX: Duration = Duration::from_secs(30);
@@ -49,7 +51,11 @@ impl Duty {
     pub const ALL: [Self; 6] =
         [Self::Fire, Self::Promote, Self::Settle, Self::Reclaim, Self::LowWater, Self::Prune];
 
-    /// One pass over at most [`BATCH`] rows.
+    fn batch(self) -> i32 {
+        if self == Self::Prune { PRUNE_BATCH } else { BATCH }
+    }
+
+    /// One pass over at most [`BATCH`] rows, or ten times as many tasks that go.
     ///
     /// # Errors
     /// When the database refuses, is lost, or does not answer within half a minute.
@@ -65,7 +71,7 @@ impl Duty {
             Self::Settle => duty::settle(connection, BATCH).await,
             Self::Reclaim => duty::reclaim(connection, BATCH).await,
             Self::LowWater => duty::advance_low_water(connection).await,
-            Self::Prune => duty::prune(connection, BATCH).await,
+            Self::Prune => duty::prune(connection, PRUNE_BATCH).await,
         }
     }
 
@@ -76,7 +82,8 @@ impl Duty {
             Self::Fire | Self::Promote | Self::Settle => (ms(100), ms(250)),
             Self::Reclaim => (ms(250), ms(1_000)),
             Self::LowWater => (ms(250), ms(1_000)),
-            Self::Prune => (ms(1_000), ms(60_000)),
+            // A round over what is kept goes on with each pass, also where it finds nothing.
+            Self::Prune => (ms(1_000), ms(5_000)),
         }
     }
 
@@ -91,7 +98,7 @@ impl Duty {
                 pass = self.run_once(&store) => pass,
             };
             pause = match pass {
-                Ok(report) if report.done >= BATCH => Duration::ZERO,
+                Ok(report) if report.done >= self.batch() => Duration::ZERO,
                 Ok(report) if report.done > 0 => busy,
                 Ok(_) => (pause * 2).clamp(busy, idle),
                 Err(error) => {

@@ -11,6 +11,9 @@ use std::collections::VecDeque;
 /// Most schedules planned in one pass.
 const PLAN_MAX: i32 = 500;
 
+/// Most of them while more is due than one pass takes.
+const PLAN_BUSY_MAX: i32 = 25;
+
 /// Most due moments that are named one by one: as many as may wait.
 const DUE_MAX: usize = 1_000;
 
@@ -19,6 +22,9 @@ const LOOK_MAX: usize = 20_000;
 
 /// How far ahead moments are planned, so that they fire also while there is no planner. One always is.
 const AHEAD: TimeDelta = TimeDelta::minutes(10);
+
+/// No two moments of a cron rule are closer.
+const CLOSEST: TimeDelta = TimeDelta::seconds(1);
 
 /// Most moments that are planned ahead.
 const AHEAD_MAX: usize = 30;
@@ -32,27 +38,26 @@ enum Plan {
     Refuse { reason: String },
 }
 
-/// Plans, and makes the tasks of all moments that have come, at most `max` at a time. Returns how many were
-/// planned and how many fired.
+/// Makes the tasks of all moments that have come, of at most `max` schedules, and plans. Returns how many were planned
+/// and how many had something due.
 ///
 /// # Errors
 /// When the database refuses or is lost.
 pub async fn fire(connection: &mut PgConnection, max: i32) -> Result<(usize, i32)> {
-    let mut planned = plan(connection).await?;
+    // What is due goes first: planning takes longer, and there is time for it until the next moment.
     let mut fired = duty::fire_due(&mut *connection, max).await?;
-    // A moment that was planned ahead and is overdue was handed back, for later ones may be due too; and what
-    // has fired needs its next moment.
-    let again = plan(connection).await?;
-    if again > 0 {
-        planned += again;
+    let planned = plan(connection, if fired < max { PLAN_MAX } else { PLAN_BUSY_MAX }).await?;
+    // What had no plan may be due; and so may later moments of what was planned ahead and is overdue, which was
+    // handed back.
+    if planned > 0 {
         fired += duty::fire_due(connection, max).await?;
     }
     Ok((planned, fired))
 }
 
-/// Gives every unplanned cron schedule its next moments, or refuses it. Returns how many it was.
-async fn plan(connection: &mut PgConnection) -> Result<usize> {
-    let schedules = duty::schedules_to_plan(&mut *connection, PLAN_MAX, None).await?;
+/// Gives unplanned cron schedules their next moments, or refuses them. Returns how many it was.
+async fn plan(connection: &mut PgConnection, max: i32) -> Result<usize> {
+    let schedules = duty::schedules_to_plan(&mut *connection, max, None).await?;
     let count = schedules.len();
     plan_these(connection, schedules).await;
     Ok(count)
@@ -146,13 +151,30 @@ fn decide(schedule: &Unplanned) -> Plan {
         } else if ahead.is_empty() || (at <= horizon && ahead.len() < AHEAD_MAX) {
             ahead.push(at);
         } else {
-            plan.planned_through = Some(last);
+            // Up to the one that is not named.
+            plan.planned_through = Some(at - CLOSEST);
             break;
         }
         last = at;
     }
     plan.moments = due.into_iter().chain(ahead).collect();
+    if schedule.is_first && plan.moments.is_empty() {
+        return Plan::Refuse { reason: never(schedule, &trigger) };
+    }
     Plan::Next(plan)
+}
+
+/// Why a rule has no moment at all, in the words of the command line and of SQL.
+fn never(schedule: &Unplanned, trigger: &Trigger) -> String {
+    let or_null = |at: Option<DateTime<Utc>>| at.map_or("null".to_owned(), |at| at.to_rfc3339());
+    match trigger.ensure_fires_after(schedule.planned_from, schedule.planned_from) {
+        Err(error) => error.to_string(),
+        Ok(()) => format!(
+            "no moment of it lies between starts_at {} and ends_at {}",
+            or_null(schedule.starts_at),
+            or_null(schedule.ends_at)
+        ),
+    }
 }
 
 fn trigger(schedule: &Unplanned) -> Result<Trigger> {
@@ -177,8 +199,10 @@ mod tests {
             dst_gap: "shift".into(),
             dst_fold: "first".into(),
             planned_from: at(from),
+            starts_at: None,
             ends_at: None,
             server_now: at(now),
+            is_first: false,
         }
     }
 
@@ -192,13 +216,13 @@ mod tests {
     #[test]
     fn what_is_not_due_yet_is_planned_and_no_further_than_needed() {
         let plan = planned(&schedule("0 * * * *", "12:00:00", "12:00:01"));
-        assert_eq!((plan.moments, plan.planned_through), (vec![at("13:00:00")], Some(at("13:00:00"))));
+        assert_eq!((plan.moments, plan.planned_through), (vec![at("13:00:00")], Some(at("13:59:59"))));
     }
 
     #[test]
     fn what_comes_soon_is_planned_ahead() {
         let plan = planned(&schedule("* * * * *", "12:00:00", "12:00:01"));
-        assert_eq!((plan.moments.len(), plan.planned_through), (10, Some(at("12:10:00"))));
+        assert_eq!((plan.moments.len(), plan.planned_through), (10, Some(at("12:10:59"))));
         let plan = planned(&schedule("* * * * * *", "12:00:00", "12:00:01"));
         assert_eq!((plan.moments.len(), plan.planned_through), (1 + AHEAD_MAX, Some(at("12:00:31"))));
     }
@@ -240,6 +264,25 @@ mod tests {
     fn an_interval_goes_on_from_the_last_moment() {
         let plan = planned(&schedule("@every 90s", "12:00:00", "12:00:10"));
         assert_eq!(plan.moments[..2], [at("12:01:30"), at("12:03:00")]);
+    }
+
+    #[test]
+    fn a_rule_without_any_moment_is_refused_and_one_that_had_some_ends() {
+        let past = Unplanned { is_first: true, ..schedule("0 0 0 1 1 ? 2020", "12:00:00", "12:00:01") };
+        let Plan::Refuse { reason } = decide(&past) else { panic!("planned") };
+        assert!(reason.contains("never fires after 2026-11-20T12:00:00"), "{reason}");
+        let bounded = Unplanned {
+            is_first: true,
+            ends_at: Some(at("12:30:00")),
+            ..schedule("0 * * * *", "12:00:00", "12:00:01")
+        };
+        let Plan::Refuse { reason } = decide(&bounded) else { panic!("planned") };
+        assert!(
+            reason.contains("no moment of it lies between starts_at null and ends_at 2026-11-20T12:30"),
+            "{reason}"
+        );
+        let late = Unplanned { is_first: false, ..bounded };
+        assert!(planned(&late).moments.is_empty());
     }
 
     #[test]

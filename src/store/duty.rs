@@ -80,10 +80,14 @@ pub struct Unplanned {
     pub dst_fold: String,
     /// Moments up to here are decided.
     pub planned_from: DateTime<Utc>,
+    /// It fires from here on.
+    pub starts_at: Option<DateTime<Utc>>,
     /// It fires before this.
     pub ends_at: Option<DateTime<Utc>>,
     /// The database's clock.
     pub server_now: DateTime<Utc>,
+    /// Its rule has not been planned yet: without a moment it never fires.
+    pub is_first: bool,
 }
 
 /// `divvy.schedules_to_plan`: all that wait for a plan, or the one of that name whose moments up to now are not
@@ -97,7 +101,7 @@ pub async fn schedules_to_plan(
     name: Option<&str>,
 ) -> Result<Vec<Unplanned>> {
     let query =
-        "select schedule_id, name, cron, timezone, dst_gap, dst_fold, planned_from, ends_at, server_now
+        "select schedule_id, name, cron, timezone, dst_gap, dst_fold, planned_from, starts_at, ends_at, server_now, is_first
                    from divvy.schedules_to_plan($1, $2)";
     Ok(sqlx::query_as(query).bind(max).bind(name).fetch_all(executor).await?)
 }

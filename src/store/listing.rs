@@ -208,7 +208,7 @@ fn split_query(filter: &SplitFilter) -> SelectStatement {
     match filter.after {
         // Numbers are unique among a task's shares, and the task's own split comes before or is the only one.
         Some(after) if filter.task.is_some() => query.and_where(Expr::cust_with_values(
-            "split_no > (select u.split_no from divvy.unit u where u.id = $1)",
+            "split_no > (select s.split_no from divvy.split_by_id($1) s)",
             [after.0],
         )),
         Some(after) => query.and_where(Expr::col("split_id").gt(after.0)),

@@ -35,6 +35,8 @@ pub struct NewSchedule {
     pub timezone: String,
     /// Other options by name; a null is the default.
     pub options: Value,
+    /// A name that is taken is refused.
+    pub is_new: bool,
 }
 
 /// What [`put`] did.
@@ -94,21 +96,27 @@ pub async fn put(executor: impl PgExecutor<'_>, schedule: &NewSchedule) -> Resul
         Rule::Every(delta) => ("every", json!(seconds(delta))),
     };
     options.insert(kind.to_owned(), rule);
-    put_whole(executor, &schedule.name, options).await
+    put_whole(executor, &schedule.name, options, schedule.is_new).await
 }
 
 /// The same with options as JSON, the rule among them.
 ///
 /// # Errors
 /// As [`put`].
-pub async fn put_whole(executor: impl PgExecutor<'_>, name: &str, given: Map<String, Value>) -> Result<Put> {
+pub async fn put_whole(
+    executor: impl PgExecutor<'_>,
+    name: &str,
+    given: Map<String, Value>,
+    is_new: bool,
+) -> Result<Put> {
     let mut options: Map<String, Value> =
         DEFAULTED.iter().map(|name| ((*name).to_owned(), Value::Null)).collect();
     options.extend(given);
     let (id, outcome): (ScheduleId, String) =
-        sqlx::query_as("select schedule_id, outcome from divvy.put_schedule($1, $2)")
+        sqlx::query_as("select schedule_id, outcome from divvy.put_schedule($1, $2, $3)")
             .bind(name)
             .bind(Value::Object(options))
+            .bind(is_new)
             .fetch_one(executor)
             .await?;
     Ok(match outcome.as_str() {
@@ -147,8 +155,18 @@ pub struct StoredRule {
     pub dst_gap: String,
     /// What becomes of a local time that comes twice.
     pub dst_fold: String,
-    /// What it counts from.
-    pub anchor: DateTime<Utc>,
+    /// What it counts from: created or previous_end.
+    pub anchor: String,
+    /// The instant that is. With previous_end, null while a run is open.
+    pub anchored_at: Option<DateTime<Utc>>,
+    /// Stepped, previous_end: the delays that are left, in seconds.
+    pub delays: Option<Vec<f64>>,
+    /// Its next moment, as far as it is known.
+    pub moment_at: Option<DateTime<Utc>>,
+    /// The last task that its rule made.
+    pub last_task_id: Option<TaskId>,
+    /// Whether a calendar or jitter moves what it names: see [`due_times`].
+    pub moves: bool,
     /// It fires from this moment on.
     pub starts_at: Option<DateTime<Utc>>,
     /// It fires before this.
@@ -166,9 +184,10 @@ pub struct StoredRule {
 pub async fn rule(executor: impl PgExecutor<'_>, name: &str) -> Result<StoredRule> {
     sqlx::query_as(
         "select s.id as schedule_id, s.status::text as status, s.reason,
-                (select array_agg(coalesce(s.anchored_at, s.created_at) + o order by o) from unnest(s.steps) o) as step_moments, s.run_at, s.cron,
-                extract(epoch from s.every)::float8 as every_seconds, s.timezone, s.dst_gap, s.dst_fold,
-                coalesce(s.anchored_at, s.created_at) as anchor, s.starts_at, s.ends_at,
+                case s.anchor when 'created' then (select array_agg(s.anchored_at + o order by o) from unnest(s.steps) o) end as step_moments,
+                s.run_at, s.cron, extract(epoch from s.every)::float8 as every_seconds, s.timezone, s.dst_gap, s.dst_fold, s.anchor, s.anchored_at,
+                (select array_agg(extract(epoch from o)::float8 order by n) from unnest(s.steps) with ordinality as d (o, n) where n > s.step) as delays,
+                s.moment_at, s.last_task_id, s.calendar is not null or s.jitter is not null as moves, s.starts_at, s.ends_at,
                 s.max_runs - s.runs as runs_left, s.fired_through
            from divvy.schedule s where s.name = $1
           order by s.status in ('active', 'paused', 'refused') desc, s.id desc limit 1",
@@ -177,6 +196,32 @@ pub async fn rule(executor: impl PgExecutor<'_>, name: &str) -> Result<StoredRul
     .fetch_optional(executor)
     .await?
     .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no schedule {name}")))
+}
+
+/// What calendar and jitter make of a moment.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct Due {
+    /// The moment.
+    pub moment: DateTime<Utc>,
+    /// fires, skipped or merged.
+    pub outcome: String,
+    /// When it fires.
+    pub due_at: Option<DateTime<Utc>>,
+    /// Why, where that is not its own time.
+    pub reason: Option<String>,
+}
+
+/// `divvy.due_times`: what becomes of moments by the schedule's calendar and jitter.
+///
+/// # Errors
+/// NotFound.
+pub async fn due_times(
+    executor: impl PgExecutor<'_>,
+    schedule: ScheduleId,
+    moments: &[DateTime<Utc>],
+) -> Result<Vec<Due>> {
+    let query = "select moment, outcome, due_at, reason from divvy.due_times($1, $2)";
+    Ok(sqlx::query_as(query).bind(schedule).bind(moments).fetch_all(executor).await?)
 }
 
 /// A row of `divvy.schedule_fire`: a moment and what was decided.

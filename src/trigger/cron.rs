@@ -17,6 +17,9 @@ use std::fmt;
 /// Longest cron text, in bytes.
 const TEXT_MAX: usize = 1_000;
 
+/// What an expression is written with, beside letters and digits.
+const PUNCTUATION: &str = "* / , ? # @ ; -";
+
 /// Most expressions of one text.
 const EXPRESSIONS_MAX: usize = 20;
 
@@ -45,6 +48,14 @@ impl Cron {
         let text = text.trim();
         if text.len() > TEXT_MAX {
             return Err(bad(format!("cron text has {} bytes: at most {TEXT_MAX} expected", text.len())));
+        }
+        // `TZ=` has an answer of its own.
+        let is_known = |c: &char| c.is_ascii_alphanumeric() || PUNCTUATION.contains(*c) || *c == '=';
+        if let Some(other) = text.chars().find(|c| !is_known(c)) {
+            return Err(bad(format!(
+                "cron has {:?}: letters, digits and {PUNCTUATION} expected",
+                other.to_string()
+            )));
         }
         let expressions: Vec<&str> = text.split(';').map(str::trim).collect();
         if expressions.len() > EXPRESSIONS_MAX {

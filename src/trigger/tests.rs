@@ -108,7 +108,8 @@ fn a_wrong_cron_text_is_refused_naming_field_value_and_remedy() {
         ("0 0 30 2 *", "never fires", "1970 and 2100"),
         ("0 0 0 30W 2 ?", "never fires", "1970 and 2100"),
         ("0 4 * * *;", "has 0 fields", "5 (minute"),
-        ("@every 0s", "every is \"0s\"", "1s to ten years"),
+        ("@every 0s", "every is 00:00:00", "1 s to 10 years"),
+        ("0 4 * * $", "cron has \"$\"", "letters, digits"),
     ] {
         let message = refusal(text);
         assert!(message.contains(field) && message.contains(remedy), "{text}: {message}");
@@ -152,20 +153,23 @@ fn steps_count_from_the_start_and_end() {
 #[test]
 fn wrong_steps_are_refused_naming_the_step() {
     for (text, part) in [
-        ("3,x", "step 2 is \"x\""),
-        ("3,,5", "step 2 is \"\""),
-        ("-3", "step 1 is \"-3\""),
-        ("5,3", "later than step 1"),
-        ("5,5", "later than step 1"),
-        ("99999d", "step 1 is \"99999d\""),
-        ("9223372036854775807d", "step 1"),
-        (" ", "steps is empty"),
-        ("5é", "step 1 is \"5é\""),
-        ("3,5m m", "step 2 is \"5m\""),
-        ("3,5 w", "step 2 is \"5 w\""),
-        ("3,9999 d", "step 2 is \"9999\""),
-        ("m", "step 1 is \"m\""),
-        ("presets", "step 1 is \"presets\""),
+        ("3,x", "steps has \"x\" at place 2"),
+        ("3,,5", "steps has \"\" at place 2"),
+        ("-3", "steps has the offset -00:00:03"),
+        ("--3", "steps has \"--3\""),
+        ("1-3s", "steps has \"1-3s\""),
+        ("5,3", "steps has 00:00:03 after 00:00:05: offsets that grow"),
+        ("5,5", "steps has 00:00:05 after 00:00:05"),
+        ("99999d", "steps has the offset 2399976:00:00: 0 to 10 years"),
+        ("9223372036854775807d", "steps has \"9223372036854775807d\" at place 1"),
+        (" ", "steps has 0 offsets: 1 to 1000"),
+        ("", "steps has 0 offsets"),
+        ("5é", "steps has \"5é\""),
+        ("3,5m m", "steps has \"5m\" at place 2"),
+        ("3,5 w", "steps has \"5 w\" at place 2"),
+        ("3,9999 d", "steps has the offset 239976:00:00"),
+        ("m", "steps has \"m\" at place 1"),
+        ("presets", "steps has \"presets\" at place 1"),
     ] {
         let message = Trigger::stepped(text).unwrap_err().to_string();
         assert!(message.contains(part), "{text}: {message}");
@@ -220,7 +224,7 @@ fn a_rule_whose_moments_are_past_is_told_so() {
     let past = Trigger::cron("0 0 0 1 1 ? 2020", "UTC").unwrap().ensure_fires_after(now, now).unwrap_err();
     assert_eq!(
         past.to_string(),
-        "schedule cron \"0 0 0 1 1 ? 2020\" never fires after 2026-11-20T12:00:00+00:00"
+        "cron \"0 0 0 1 1 ? 2020\" never fires after 2026-11-20T12:00:00+00:00: a later moment expected"
     );
     assert!(Trigger::stepped("0,30").unwrap().ensure_fires_after(now, now).is_ok());
 }

@@ -5,50 +5,60 @@ use crate::Result;
 use chrono::{DateTime, NaiveDate, NaiveDateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 
-/// Longest step and interval, in seconds: ten years. Beyond it a typing error is likelier than a plan.
-const SECONDS_MAX: i64 = 3_653 * 86_400;
+/// Longest step and interval, in seconds: ten years as Postgres compares intervals, of twelve months of thirty days. Beyond
+/// it a typing error is likelier than a plan.
+const SECONDS_MAX: i64 = 10 * 360 * 86_400;
 
 /// What `preset` stands for, in the unit behind it.
 const PRESET: &str = "3,5,10,15,30";
 
-/// Reads `3,5,10,15,30` (seconds), `3,5,10,15,30 m` (all in minutes), `30s,5m,1h`, or `preset m`.
+/// Reads `3,5,10,15,30` (seconds), `3,5,10,15,30 m` (all in minutes), `30s,5m,1h`, or `preset m`: offsets from the
+/// start.
 pub(super) fn steps(text: &str) -> Result<Vec<TimeDelta>> {
-    if text.trim().is_empty() {
-        return Err(bad(
-            "steps is empty: offsets from the start such as \"3,5,10,15,30\", \"30s,5m,1h\" or \"preset m\" expected",
-        ));
+    let offsets = delays(text)?;
+    match offsets.iter().zip(offsets.iter().skip(1)).find(|(before, after)| before >= after) {
+        Some((before, after)) => Err(bad(format!(
+            "steps has {} after {}: offsets that grow expected",
+            clock(*after),
+            clock(*before)
+        ))),
+        None => Ok(offsets),
     }
+}
+
+/// The same, where each counts from the end of the one before: they need not grow. What is wrong is said as
+/// `divvy.check_steps` says it.
+pub(super) fn delays(text: &str) -> Result<Vec<TimeDelta>> {
     let (list, unit) = in_one_unit(text.trim());
     let list = if list == "preset" { PRESET } else { list };
-    let words: Vec<&str> = list.split(',').map(str::trim).collect();
-    if words.len() > STEPS_MAX {
-        return Err(bad(format!("steps has {} offsets: at most {STEPS_MAX} expected", words.len())));
+    let words: Vec<&str> = list.split(',').map(str::trim).filter(|_| !list.is_empty()).collect();
+    if words.is_empty() || words.len() > STEPS_MAX {
+        return Err(bad(format!("steps has {} offsets: 1 to {STEPS_MAX} expected", words.len())));
     }
-    let mut offsets: Vec<TimeDelta> = Vec::with_capacity(words.len());
-    for (index, word) in words.iter().enumerate() {
-        let offset = match unit {
-            Some(unit) if is_number(word) => duration(&format!("{word}{unit}")),
+    let step = |(index, word): (usize, &&str)| {
+        let step = match unit {
+            Some(unit) if is_number(word.trim_start_matches('-')) => duration(&format!("{word}{unit}")),
             Some(_) => None,
             None => duration(word),
         };
-        let offset = offset.ok_or_else(|| {
+        let step = step.ok_or_else(|| {
             let expected = match unit {
-                Some(unit) => {
-                    format!("a bare number, for {unit:?} behind the list is the unit of all, up to ten years")
-                }
-                None => "seconds, or a number with s, m, h or d, up to ten years".to_owned(),
+                Some(unit) => format!("a bare number, for {unit:?} behind the list is the unit of all,"),
+                None => "seconds, or a number with s, m, h or d,".to_owned(),
             };
-            bad(format!("step {} is {word:?} in {text:?}: {expected}, expected", index + 1))
+            bad(format!("steps has {word:?} at place {}: {expected} expected", index + 1))
         })?;
-        if offsets.last().is_some_and(|before| *before >= offset) {
-            return Err(bad(format!(
-                "step {} is {word:?} in {text:?}: an offset later than step {index} expected, both count from the start",
-                index + 1
-            )));
-        }
-        offsets.push(offset);
-    }
-    Ok(offsets)
+        let is_right = step >= TimeDelta::zero() && step <= TimeDelta::seconds(SECONDS_MAX);
+        let wrong = || bad(format!("steps has the offset {}: 0 to 10 years expected", clock(step)));
+        is_right.then_some(step).ok_or_else(wrong)
+    };
+    words.iter().enumerate().map(step).collect()
+}
+
+/// As Postgres writes an interval of seconds: `-00:00:01`, `96360:00:00`.
+fn clock(delta: TimeDelta) -> String {
+    let (sign, seconds) = (if delta < TimeDelta::zero() { "-" } else { "" }, delta.num_seconds().abs());
+    format!("{sign}{:02}:{:02}:{:02}", seconds / 3_600, seconds / 60 % 60, seconds % 60)
 }
 
 /// The list, and the unit that stands behind it on its own: `3,5,10 m`.
@@ -65,15 +75,22 @@ fn is_number(text: &str) -> bool {
 
 /// Reads the interval of an every rule.
 pub(super) fn interval(text: &str) -> Result<TimeDelta> {
-    duration(text.trim()).filter(|interval| *interval >= TimeDelta::seconds(1)).ok_or_else(|| {
-        bad(format!("every is {text:?}: 1s to ten years expected, such as \"90s\", \"15m\" or \"1h30m\""))
-    })
+    let interval = duration(text.trim()).ok_or_else(|| {
+        bad(format!("every is {text:?}: an interval such as \"90s\", \"15m\" or \"1h30m\" expected"))
+    })?;
+    if interval < TimeDelta::seconds(1) || interval > TimeDelta::seconds(SECONDS_MAX) {
+        return Err(bad(format!("every is {}: 1 s to 10 years expected", clock(interval))));
+    }
+    Ok(interval)
 }
 
-/// Reads seconds, or numbers each with s, m, h or d in any order: `90`, `90s`, `1h30m`.
+/// Reads seconds, or numbers each with s, m, h or d in any order, `90`, `90s`, `1h30m`, perhaps behind a minus.
 fn duration(text: &str) -> Option<TimeDelta> {
+    if let Some(text) = text.strip_prefix('-') {
+        return (!text.starts_with('-')).then(|| duration(text).map(|delta| -delta))?;
+    }
     if is_number(text) {
-        return bounded(text.parse().ok()?);
+        return TimeDelta::try_seconds(text.parse().ok()?);
     }
     let mut total: i64 = 0;
     for part in text.split_inclusive(|letter: char| letter.is_ascii_alphabetic()) {
@@ -90,11 +107,7 @@ fn duration(text: &str) -> Option<TimeDelta> {
         }
         total = total.checked_add(number.parse::<i64>().ok()?.checked_mul(seconds)?)?;
     }
-    bounded(total)
-}
-
-fn bounded(seconds: i64) -> Option<TimeDelta> {
-    (seconds <= SECONDS_MAX).then(|| TimeDelta::seconds(seconds))
+    TimeDelta::try_seconds(total).filter(|_| !text.is_empty())
 }
 
 /// Reads `yyyyMMddHHmmss` on the wall clock of `zone`, or RFC 3339.

@@ -85,7 +85,7 @@ impl fmt::Display for DstFold {
 pub(super) fn parse(name: &str) -> Result<Tz> {
     name.trim().parse().map_err(|_| {
         let such_as = alike(name.trim()).map_or("Europe/Berlin or UTC", Tz::name);
-        bad(format!("time zone {name:?} is not known: an IANA name such as {such_as} expected"))
+        bad(format!("timezone is {name:?}: an IANA name such as {such_as} expected"))
     })
 }
 

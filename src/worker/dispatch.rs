@@ -3,7 +3,7 @@
 use super::backoff::Backoff;
 use super::executor::{Ended, Execution};
 use super::lane::Lane;
-use super::lease::Leases;
+use super::lease::{Held, Leases};
 use super::pace::Pace;
 use super::round::{Look, Round, round};
 use super::settle::{Settled, settle};
@@ -108,8 +108,14 @@ impl Dispatcher {
             match self.next_event().await {
                 Event::Stop => self.begin_stop(),
                 Event::GraceOver => self.signals.abort.cancel(),
-                Event::Look => self.hungry = true,
-                Event::RoundEnded(ended) => self.round_ended(ended),
+                Event::Look => {
+                    self.hungry = true;
+                    self.give_back_overdue();
+                }
+                Event::RoundEnded(ended) => {
+                    self.round_ended(ended);
+                    self.give_back_overdue();
+                }
                 Event::SplitEnded(joined) => self.split_ended(joined),
             }
         }
@@ -140,7 +146,9 @@ impl Dispatcher {
     }
 
     async fn next_event(&mut self) -> Event {
-        let wake = self.not_before.unwrap_or(self.next_look);
+        let overdue = self.lanes.iter().filter_map(Lane::overdue_at).min();
+        let look = overdue.map_or(self.next_look, |overdue| overdue.min(self.next_look));
+        let wake = self.not_before.unwrap_or(look);
         let stopping = self.grace_ends.is_some();
         let aborted = self.signals.abort.is_cancelled();
         tokio::select! {
@@ -164,7 +172,11 @@ impl Dispatcher {
 
     fn fill_slots(&mut self) {
         for at in 0..self.lanes.len() {
-            while let Some((split, held)) = self.lanes[at].start() {
+            if !self.lanes[at].can_start() {
+                continue;
+            }
+            let now = Instant::now();
+            while let Some((split, held)) = self.lanes[at].start(now) {
                 let key = (split.split_id, split.token);
                 let work = Execution::new(&self.core, &self.signals, &self.lanes[at], &split, held);
                 let task = self.running.spawn(async move {
@@ -182,16 +194,30 @@ impl Dispatcher {
         self.grace_ends = Some(Instant::now() + self.core.grace);
         for at in 0..self.lanes.len() {
             while let Some((split, held)) = self.lanes[at].give_back() {
-                let (core, signals) = (self.core.clone(), self.signals.clone());
-                let key = (split.split_id, split.token);
-                held.answered();
-                let task = self.running.spawn(async move {
-                    let settled = settle(&core, &signals, key, &held, Settlement::Release).await;
-                    (Ended::Settled(settled), Duration::MAX)
-                });
-                self.whose.insert(task.id(), (at, key.0, key.1));
+                self.release(at, &split, held);
             }
         }
+    }
+
+    /// What was fetched ahead and waits behind slow splits goes to whoever is idle.
+    fn give_back_overdue(&mut self) {
+        let now = Instant::now();
+        for at in 0..self.lanes.len() {
+            while let Some((split, held)) = self.lanes[at].give_back_overdue(now) {
+                self.release(at, &split, held);
+            }
+        }
+    }
+
+    fn release(&mut self, at: usize, split: &Claimed, held: Held) {
+        let (core, signals) = (self.core.clone(), self.signals.clone());
+        let key = (split.split_id, split.token);
+        held.answered();
+        let task = self.running.spawn(async move {
+            let settled = settle(&core, &signals, key, &held, Settlement::Release).await;
+            (Ended::Settled(settled), Duration::MAX)
+        });
+        self.whose.insert(task.id(), (at, key.0, key.1));
     }
 
     fn ask(&self) -> Option<Ask> {
@@ -307,10 +333,11 @@ impl Dispatcher {
     }
 
     fn take_in(&mut self, claimed: Vec<Claimed>) {
+        let now = Instant::now();
         for split in claimed {
             let held = self.leases.insert(split.split_id, split.token);
             match self.lanes.iter_mut().find(|lane| *lane.task_type == *split.task_type) {
-                Some(lane) => lane.queue(split, held),
+                Some(lane) => lane.queue(split, held, now),
                 None => {
                     tracing::error!(split.id = %split.split_id, "claimed split {} of a type not asked for", split.split_id)
                 }

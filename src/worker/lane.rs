@@ -7,12 +7,22 @@ use crate::store::claim::Claimed;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Splits are fetched ahead only where they are so short that the round trip would show; what is long is
 /// better left for an idle worker.
 const PREFETCH_BELOW: Duration = Duration::from_millis(20);
+/// What was fetched ahead and waits for so long goes back, for whoever is idle: those before it are slower than thought.
+const AHEAD_MOST: Duration = Duration::from_secs(1);
 /// How much one split's duration moves the mean.
 const MEAN_WEIGHT: f64 = 0.1;
+
+/// A split that waits for a slot, and since when.
+struct Queued {
+    split: Claimed,
+    held: Held,
+    since: Instant,
+}
 
 pub(super) struct Lane {
     pub(super) task_type: String,
@@ -21,45 +31,82 @@ pub(super) struct Lane {
     running: usize,
     /// Room kept for claims under way.
     pub(super) reserved: usize,
-    queued: VecDeque<(Claimed, Held)>,
+    queued: VecDeque<Queued>,
     /// Mean duration of a split in seconds, once one has run.
     mean: Option<f64>,
+    /// When one was started last.
+    started: Instant,
 }
 
 impl Lane {
     pub(super) fn new(spec: LaneSpec) -> Self {
         let LaneSpec { task_type, slots, handler } = spec;
-        Self { task_type, handler, slots, running: 0, reserved: 0, queued: VecDeque::new(), mean: None }
+        Self {
+            task_type,
+            handler,
+            slots,
+            running: 0,
+            reserved: 0,
+            queued: VecDeque::new(),
+            mean: None,
+            started: Instant::now(),
+        }
     }
 
     /// How many splits to ask for: the free slots, and as many again ahead when splits are short.
     pub(super) fn room(&self) -> usize {
-        let ahead = match self.mean {
-            Some(mean) if mean < PREFETCH_BELOW.as_secs_f64() => self.slots,
-            _ => 0,
-        };
+        let ahead = if self.is_short() { self.slots } else { 0 };
         (self.slots + ahead).saturating_sub(self.running + self.reserved + self.queued.len())
     }
 
-    pub(super) fn queue(&mut self, split: Claimed, held: Held) {
-        self.queued.push_back((split, held));
+    fn is_short(&self) -> bool {
+        self.mean.is_some_and(|mean| mean < PREFETCH_BELOW.as_secs_f64())
+    }
+
+    pub(super) fn queue(&mut self, split: Claimed, held: Held, since: Instant) {
+        self.queued.push_back(Queued { split, held, since });
+    }
+
+    /// Whether a split waits and a slot is free.
+    pub(super) fn can_start(&self) -> bool {
+        self.running < self.slots && !self.queued.is_empty()
     }
 
     /// The next split to start, if a slot is free; the slot is taken.
-    pub(super) fn start(&mut self) -> Option<(Claimed, Held)> {
-        if self.running >= self.slots {
+    pub(super) fn start(&mut self, now: Instant) -> Option<(Claimed, Held)> {
+        if !self.can_start() {
             return None;
         }
-        let next = self.queued.pop_front()?;
-        self.running += 1;
-        Some(next)
+        self.started = now;
+        self.take()
     }
 
     /// A split that waits, to be given back; it counts as running until it is.
     pub(super) fn give_back(&mut self) -> Option<(Claimed, Held)> {
-        let next = self.queued.pop_front()?;
+        self.take()
+    }
+
+    fn take(&mut self) -> Option<(Claimed, Held)> {
+        let Queued { split, held, .. } = self.queued.pop_front()?;
         self.running += 1;
-        Some(next)
+        Some((split, held))
+    }
+
+    /// When to ask for what waits too long, if something waits.
+    pub(super) fn overdue_at(&self) -> Option<Instant> {
+        self.queued.front().map(|first| first.since.max(self.started) + AHEAD_MOST)
+    }
+
+    /// A split that has waited too long behind slow ones, to be given back. From then on nothing is fetched ahead, until
+    /// splits have proven to be short again: else it would come back here at once.
+    pub(super) fn give_back_overdue(&mut self, now: Instant) -> Option<(Claimed, Held)> {
+        // Slots that go on, fast, come to it soon, however long the queue is.
+        let flows = self.is_short() && now < self.started + AHEAD_MOST;
+        if flows || now < self.queued.front()?.since + AHEAD_MOST {
+            return None;
+        }
+        self.mean = None;
+        self.take()
     }
 
     /// A slot is free again; `took` where the handler ran to its end.

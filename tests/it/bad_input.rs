@@ -2,6 +2,7 @@
 
 mod limits;
 mod options;
+mod schedules;
 mod settings;
 mod splits;
 

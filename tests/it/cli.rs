@@ -1,5 +1,6 @@
 //! The command line as people and scripts meet it: the real program, its stdout, stderr and exit code.
 
+mod calendars;
 mod schedules;
 mod tasks;
 mod working;
@@ -52,7 +53,7 @@ async fn wrong_usage_is_told_with_exit_code_2_and_without_a_database() {
         (&["enqueue", "a", "--wait", "--timeout", "soon"], "such as 90s"),
         (&["task", "list", "--status", "nearly"], "possible values: scheduled"),
         (&["task", "show", "seven"], "invalid value 'seven'"),
-        (&["schedule", "put", "a", "--type", "b"], "--cron, --steps, --run-at or --every"),
+        (&["schedule", "put", "a", "--type", "b"], "exactly one of --steps, --run-at, --cron and --every"),
     ];
     for (args, part) in cases {
         refused(&said(&mut divvy_on(nowhere, args)), 2, &[part]);

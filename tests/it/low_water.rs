@@ -2,6 +2,7 @@
 //! still be claimed ever lands below it.
 
 mod keys;
+mod late;
 mod restart;
 
 use crate::support::db::TestDb;
@@ -11,7 +12,7 @@ use crate::support::race::{until, until_waiting_for_lock};
 /// A pass of the duty; then the mark of the lane of type `x` and priority 2.
 pub async fn mark(duty: &mut Hand) -> i64 {
     duty.run("select divvy.advance_low_water()").await;
-    duty.run("select divvy.raise_marks('x')").await;
+    duty.run("select divvy.raise_marks('x', null, 0)").await;
     duty.get("select mark from divvy.lane where task_type = 'x' and lane = 2").await
 }
 

@@ -158,7 +158,7 @@ async fn when_the_tolerance_breaks_what_nobody_has_claimed_is_skipped() {
     end(&mut hand, &splits[..1], 1).await;
     assert_eq!(hand.count("divvy.split where status = 'ready'").await, 16, "within the tolerance");
     end(&mut hand, &splits[1..2], 1).await;
-    assert_eq!(hand.count("divvy.share where state = 'skipped' and reason = 'tolerance'").await, 17);
+    assert_eq!(hand.count("divvy.split where status = 'skipped' and reason = 'tolerance'").await, 17);
     assert!(hand.claim("sum", 20).await.is_empty());
     assert_eq!(hand.status(task).await, "running", "one is still at work, and may finish");
     assert_eq!(hand.complete(&splits[2]).await, "ok");

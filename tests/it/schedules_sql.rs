@@ -5,6 +5,7 @@ mod calendars;
 mod catch_up;
 mod cron;
 mod edits;
+mod ends;
 mod overlap;
 mod refusals;
 mod scale;

@@ -1,5 +1,8 @@
 //! Large tasks: splits that are no rows until something befalls them, and nobody notices.
 
+mod dropped;
+mod lookup;
+
 use crate::lease::let_time_pass;
 use crate::support::clock::Clock;
 use crate::support::db::TestDb;
@@ -345,7 +348,7 @@ async fn what_was_forgotten_or_is_past_its_retention_leaves_nothing() {
     for _ in 0..3 {
         hand.run("select divvy.prune()").await;
     }
-    for table in ["task", "share", "stretch", "given", "ended", "lease"] {
+    for table in ["task", "share", "stretch", "given", "ended", "dropped", "lease"] {
         assert_eq!(hand.count(&format!("divvy.{table}")).await, 0, "{table}");
     }
 }

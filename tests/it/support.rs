@@ -10,3 +10,4 @@ pub mod program;
 pub mod queue;
 pub mod race;
 pub mod running;
+pub mod wire;

@@ -112,7 +112,7 @@ impl Bench {
 
     /// Nothing of an earlier cell may be claimed by a later one.
     async fn clear(&mut self) {
-        for table in ["task", "share", "lease", "stretch", "given", "ended"] {
+        for table in ["task", "share", "lease", "stretch", "given", "ended", "dropped"] {
             self.value(&format!("delete from divvy.{table}")).await.unwrap();
         }
     }

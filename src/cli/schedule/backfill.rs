@@ -4,8 +4,9 @@ use super::preview;
 use crate::cli::args::usage;
 use crate::cli::{Global, args, database, output};
 use crate::store::clock;
-use crate::store::schedule;
-use chrono::TimeDelta;
+use crate::store::schedule::{self, StoredRule};
+use crate::{Error, ErrorKind, Result};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 
 /// Most moments of one call, as of the SQL function.
@@ -47,22 +48,7 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         let stored = schedule::rule(&database.pool, &args.name).await?;
         let now = clock::now(&database.pool).await?;
         let to = to.unwrap_or(now).min(now);
-        if stored.step_moments.is_some() {
-            return Err(usage(format!("schedule {} has steps, which can't be backfilled", args.name)).into());
-        }
-        let trigger = preview::trigger(&stored)?;
-        // The first moment may be --from itself. An interval is counted from before it, so that none is left out.
-        let after = from - TimeDelta::microseconds(1);
-        let anchor = match &stored.every_seconds {
-            Some(seconds) if stored.anchor > after => {
-                let step = TimeDelta::microseconds((seconds * 1e6) as i64);
-                let steps = (stored.anchor - after).num_microseconds().unwrap_or(i64::MAX)
-                    / step.num_microseconds().unwrap_or(1).max(1);
-                stored.anchor - TimeDelta::microseconds(step.num_microseconds().unwrap_or(1) * (steps + 1))
-            }
-            _ => stored.anchor,
-        };
-        let moments = trigger.moments(anchor, after, to, MOMENTS_MAX + 1);
+        let moments = moments(&stored, from, to)?;
         if moments.len() > MOMENTS_MAX {
             return Err(usage(format!(
                 "--from {} --to {}: more than {MOMENTS_MAX} moments; take a shorter range",
@@ -98,4 +84,32 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         Ok(())
     })
     .await
+}
+
+/// What its rule names from `from` through `to`, and one more than may be.
+fn moments(stored: &StoredRule, from: DateTime<Utc>, to: DateTime<Utc>) -> Result<Vec<DateTime<Utc>>> {
+    if stored.anchor != "created" {
+        return Err(Error::new(
+            ErrorKind::Config,
+            format!(
+                "anchor is '{}': moments that count from the ends of runs can't be backfilled",
+                stored.anchor
+            ),
+        ));
+    }
+    if let Some(steps) = &stored.step_moments {
+        return Ok(steps.iter().filter(|at| (from..=to).contains(*at)).copied().collect());
+    }
+    let trigger = preview::trigger(stored)?;
+    // The first moment may be `from` itself. An interval is counted from before it, so that none is left out.
+    let after = from - TimeDelta::microseconds(1);
+    let anchor = stored.anchored_at.unwrap_or(from);
+    let anchor = match stored.every_seconds.map(|seconds| (seconds * 1e6) as i64) {
+        Some(step) if anchor > after && step > 0 => {
+            let steps = (anchor - after).num_microseconds().unwrap_or(i64::MAX) / step + 1;
+            anchor - TimeDelta::microseconds(step.saturating_mul(steps))
+        }
+        _ => anchor,
+    };
+    Ok(trigger.moments(anchor, after, to, MOMENTS_MAX + 1))
 }

@@ -28,9 +28,6 @@ pub(super) struct PolicyArgs {
     /// Fire up to so much after each moment, the same for the same moment
     #[arg(long, value_name = "DURATION", value_parser = args::duration)]
     jitter: Option<Duration>,
-    /// What steps and --every count from [default: created]
-    #[arg(long, value_name = "WHAT", value_parser = ["created", "previous_end"])]
-    anchor: Option<String>,
     /// Fire on the working days of this calendar
     #[arg(long, value_name = "NAME")]
     calendar: Option<String>,
@@ -72,7 +69,6 @@ impl PolicyArgs {
             ("catch_up_window", span(self.catch_up_window)),
             ("catch_up_pace", span(self.catch_up_pace)),
             ("jitter", span(self.jitter)),
-            ("anchor", json!(self.anchor)),
             ("calendar", json!(self.calendar)),
             ("calendar_shift", json!(self.calendar_shift)),
             ("starts_at", moment("--starts-at", &self.starts_at)?),

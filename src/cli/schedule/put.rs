@@ -1,7 +1,8 @@
 //! `divvy schedule put`.
 
 use super::policy::PolicyArgs;
-use super::rule::RuleArgs;
+use super::preview;
+use super::rule::{self, RuleArgs};
 use crate::cli::{Global, args, database, output};
 use crate::leader;
 use crate::store::clock;
@@ -20,6 +21,9 @@ pub(super) struct Args {
     task_type: String,
     #[command(flatten)]
     rule: RuleArgs,
+    /// Refuse a name that is taken, instead of changing that schedule
+    #[arg(long)]
+    new: bool,
     /// The payload of its tasks: JSON, @file, or - for stdin [default: {}]
     #[arg(long, value_name = "JSON|@FILE|-")]
     payload: Option<String>,
@@ -54,12 +58,14 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         rule,
         timezone: args.rule.timezone.clone(),
         options: options(&args)?,
+        is_new: args.new,
     };
     database::with(global, 2, async |database| {
         let now = clock::now(&database.pool).await?;
-        trigger.ensure_fires_after(now, now).map_err(|error| named(&args.name, error))?;
+        trigger.ensure_fires_after(now, now).map_err(|error| named(&args.name, rule::typed(error)))?;
         let put = store(&database.pool, &new).await?;
-        tell(&args.name, put, trigger.next_after(now, now).map(|at| (at, output::ago(at, now))), global.json)
+        let next = preview::next(&database.pool, &args.name, now).await?;
+        tell(&args.name, put, next.map(|at| (at, output::ago(at, now))), global.json)
     })
     .await
 }
@@ -98,6 +104,7 @@ fn tell(
 fn options(args: &Args) -> anyhow::Result<Value> {
     let mut options = args.policy.options(&args.rule.timezone)?;
     for (name, value) in [
+        ("anchor", json!(args.rule.anchor)),
         ("dst_gap", json!(args.rule.dst_gap)),
         ("dst_fold", json!(args.rule.dst_fold)),
         ("priority", json!(args.priority)),

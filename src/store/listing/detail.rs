@@ -119,11 +119,10 @@ pub async fn split(executor: impl PgExecutor<'_>, id: SplitId) -> Result<SplitDe
                 s.max_attempts, s.crashes, s.continuation, s.priority, nullif(s.due_at, 'infinity') as due_at,
                 s.started_at, s.finished_at, s.progress, s.worker, w.name as worker_name, s.token, l.lease_until,
                 s.payload, s.checkpoint, s.result, s.error
-           from divvy.split s
+           from divvy.split_by_id($1) s
            left join lateral (select max(x.lease_until) as lease_until from divvy.lease x
                 where x.token = s.token and s.status = 'running') l on true
-           left join divvy.worker w on w.id = s.worker
-          where s.id = $1",
+           left join divvy.worker w on w.id = s.worker",
     )
     .bind(id)
     .fetch_optional(executor)
@@ -157,7 +156,7 @@ pub async fn attempts(executor: impl PgExecutor<'_>, split: SplitId) -> Result<V
         "select a.split_id, a.token, a.attempt, a.phase, a.worker, w.name as worker_name, a.outcome, a.error,
                 a.started_at, a.finished_at
            from (select split_id, token, attempt, phase, worker, outcome, error, started_at, finished_at
-                   from divvy.split_attempt where split_id = $1 order by token desc limit $2) a
+                   from divvy.attempts_by_id($1) order by token desc limit $2) a
            left join divvy.worker w on w.id = a.worker
           order by a.token",
     )

@@ -28,7 +28,10 @@ pub const MIGRATIONS: &[Source] = sources![
     "migrations/0003_limits.sql",
     "migrations/0004_stretches.sql",
     "migrations/0005_schedules.sql",
+    "migrations/0006_ends.sql",
+    "migrations/0007_unnamed_moments.sql",
     "migrations/0008_http.sql",
+    "migrations/0010_late_writers.sql",
 ];
 
 /// The rules: functions and views, in the order in which they are applied.
@@ -44,6 +47,7 @@ pub const RULES: &[Source] = sources![
     "sql/45_lease.sql",
     "sql/46_stretch.sql",
     "sql/47_rowless.sql",
+    "sql/48_dropped.sql",
     "sql/50_complete.sql",
     "sql/55_attempt.sql",
     "sql/60_reduce.sql",
@@ -51,13 +55,17 @@ pub const RULES: &[Source] = sources![
     "sql/75_schedule.sql",
     "sql/76_fire.sql",
     "sql/76_fire_many.sql",
+    "sql/76_plan.sql",
     "sql/77_overlap.sql",
     "sql/78_edit.sql",
     "sql/79_calendar.sql",
     "sql/80_duty.sql",
+    "sql/81_mark.sql",
+    "sql/82_prune.sql",
     "sql/85_token.sql",
     "sql/86_answer.sql",
     "sql/90_views.sql",
+    "sql/92_lookup.sql",
     "sql/99_rights.sql",
 ];
 

@@ -31,8 +31,8 @@ async fn hot_calls(m: &mut Measured, case: &'static str) {
     }
     fan_in(m).await;
     m.run("divvy.advance_low_water()").await;
-    m.run("divvy.raise_marks('plain')").await;
-    m.run("divvy.raise_marks('divided')").await;
+    m.run("divvy.raise_marks('plain', null, 0)").await;
+    m.run("divvy.raise_marks('divided', null, 0)").await;
     for duty in [
         "settle(50)",
         "reclaim(50)",
@@ -185,16 +185,16 @@ async fn hot_calls_use_their_indexes_with_statistics_of_100000_ready_rows_that_a
     // To find that the last of 100,000 splits has ended, each is read once.
     hand.run("select divvy.settle()").await;
     // The claim's index keeps what ended well, and a new session walks from the marks: they follow once somebody looks.
-    hand.run("select divvy.advance_low_water(), divvy.raise_marks('plain'), divvy.raise_marks('divided')")
+    hand.run("select divvy.advance_low_water(), divvy.raise_marks('plain', null, 0), divvy.raise_marks('divided', null, 0)")
         .await;
     fill(&mut hand, 300).await;
     let mut m = Measured::new(&db, "").await;
     hot_calls(&mut m, "with statistics of 100,000 ready rows and few of them left").await;
 
     // And pruned, while the statistics still tell of them: their entries stay until a vacuum.
-    hand.run("delete from divvy.lease; delete from divvy.stretch; delete from divvy.given; delete from divvy.ended;
+    hand.run("delete from divvy.lease; delete from divvy.stretch; delete from divvy.given; delete from divvy.ended; delete from divvy.dropped;
              delete from divvy.share; delete from divvy.task").await;
-    hand.run("select divvy.advance_low_water(), divvy.raise_marks('plain'), divvy.raise_marks('divided')")
+    hand.run("select divvy.advance_low_water(), divvy.raise_marks('plain', null, 0), divvy.raise_marks('divided', null, 0)")
         .await;
     fill(&mut hand, 300).await;
     hot_calls(&mut m, "with statistics of 100,000 rows that are gone, in an old session").await;

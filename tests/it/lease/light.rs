@@ -206,10 +206,10 @@ async fn a_session_with_an_old_snapshot_raises_no_mark() {
     b.duty.run("select divvy.advance_low_water()").await;
     let before = b.duty.get::<i64>(mark).await;
     old.run("begin isolation level repeatable read; select count(*) from divvy.task").await;
-    old.run("select divvy.raise_marks('x')").await;
+    old.run("select divvy.raise_marks('x', null, 0)").await;
     old.run("commit").await;
     assert_eq!(b.duty.get::<i64>(mark).await, before);
-    b.duty.run("select divvy.raise_marks('x')").await;
+    b.duty.run("select divvy.raise_marks('x', null, 0)").await;
     assert!(b.duty.get::<i64>(mark).await > before);
 }
 
@@ -241,7 +241,7 @@ async fn max_waiting_does_not_count_what_is_leased() {
 #[tokio::test]
 async fn a_split_that_runs_long_is_written_down_and_the_mark_passes_it() {
     let mut b = bench("{}").await;
-    let marks = "select divvy.advance_low_water(), divvy.raise_marks('x')";
+    let marks = "select divvy.advance_low_water(), divvy.raise_marks('x', null, 0)";
     let mark = "select mark from divvy.lane where task_type = 'x' and lane = 2";
     b.hand.insert("(task_type) values ('x')").await;
     let long = b.hand.claim_one("x").await;

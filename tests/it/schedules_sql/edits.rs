@@ -76,7 +76,12 @@ async fn a_cron_rule_changes_when_what_was_due_is_known() {
         from generate_series(1, 5) i), date_trunc('second', planned_from) + interval '5 s') from divvy.schedules_to_plan(1, 's')";
     clock.advance(Duration::from_secs(3)).await;
     let edit = r#"select outcome from divvy.put_schedule('s', '{"cron": "0 0 1 1 *"}')"#;
-    q.refused(edit).await.says("DV004", &["schedule s", "planned before its rule changes"]);
+    // Another payload would be for what is due already.
+    for edit in [edit, r#"select divvy.put_schedule('s', '{"payload": {"v": 2}}')"#] {
+        q.refused(edit)
+            .await
+            .says("DV004", &["schedule s", "planned before it changes", "divvy schedule put"]);
+    }
     q.run(plan).await;
     assert_eq!(q.one::<String>(edit).await, "changed");
     let rows = ledger(&mut q, "s").await;
@@ -158,4 +163,16 @@ async fn a_type_that_nobody_declared_is_shown_and_its_tasks_wait() {
     q.tick().await;
     assert!(q.one::<bool>("select type_declared from divvy.schedule_overview").await);
     assert_eq!(q.one::<String>("select status::text from divvy.task").await, "running");
+}
+
+#[tokio::test]
+async fn a_moment_that_is_decided_never_changes() {
+    let (mut q, clock) = with(json!({"task_type": "a", "every": "10 s", "overlap": "allow"})).await;
+    after(&mut q, &clock, 10).await;
+    q.run("select divvy.decide_moment(f, 'missed', null, 'again', divvy.clock()) from divvy.schedule_fire f")
+        .await;
+    let kept: bool = q
+        .one("select outcome = 'fired' and task_id is not null and reason is null from divvy.schedule_fire")
+        .await;
+    assert!(kept);
 }

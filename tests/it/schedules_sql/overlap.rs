@@ -118,7 +118,7 @@ async fn cancel_running_ends_the_open_run_for_the_new_one() {
     assert_eq!(statuses, ["cancelled", "running"]);
     let task: i64 = q.one("select min(id) from divvy.task").await;
     assert!(
-        q.last_event("task", task).await.reason.unwrap().contains("schedule s: overlap is cancel_running")
+        q.last_event("task", task).await.reason.unwrap().contains("of schedule s: overlap is cancel_running")
     );
     assert!(reasons(&mut q, "fired").await.iter().any(|reason| reason.contains(&format!("task {task}"))));
 }

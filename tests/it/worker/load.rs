@@ -261,3 +261,41 @@ async fn workers_that_go_in_the_middle_lose_nothing_and_others_take_over() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_waits_in_a_worker_behind_slow_splits_is_left_to_an_idle_one() {
+    let db = TestDb::new().await;
+    let go_on = Arc::new(Semaphore::new(0));
+    super::client(&db).put_task_type("act", &json!({ "lease": "1 s" })).await.unwrap();
+    let few = || Worker::builder(db.pool().clone()).handler(mixed(&go_on)).slots(4).build().unwrap();
+    let busy = Running::start(few());
+    // Quick ones first, so that it fetches ahead.
+    sqlx::query("select setval('divvy.id', 1)").execute(db.pool()).await.unwrap();
+    let quick = "insert into divvy.task (id, task_type) select i, 'act' from generate_series($1::bigint, $2) i where i % 50 <> 0";
+    sqlx::query(quick).bind(1_001_i64).bind(1_400_i64).execute(db.pool()).await.unwrap();
+    until("the quick ones are done", async || {
+        number(db.pool(), "select count(*) from divvy.task where status <> 'succeeded'").await == 0
+    })
+    .await;
+    sqlx::query(
+        "insert into divvy.task (id, task_type) select i, 'act' from unnest('{2000,2050,2100,2150,2201,2202,2203,2204}'::bigint[]) i",
+    )
+    .execute(db.pool())
+    .await
+    .unwrap();
+    let with = async |status: &str| {
+        number(db.pool(), &format!("select count(*) from divvy.split where status = '{status}'")).await
+    };
+    until("it has fetched them all", async || with("running").await == 8).await;
+    until("it gives back those it has no slot for", async || with("ready").await == 4).await;
+    let idle = Running::start(few());
+    until("the fast ones have ended", async || {
+        number(db.pool(), "select count(*) from divvy.task where id > 2200 and status = 'succeeded'").await
+            == 4
+    })
+    .await;
+    go_on.add_permits(10);
+    let (helped, gave) = (idle.stop().await, busy.stop().await);
+    assert_eq!((helped.released, gave.released), (0, 4), "{helped}; {gave}");
+    assert_eq!(number(db.pool(), "select count(*) from divvy.task where attempt > 1").await, 0);
+}

@@ -98,7 +98,7 @@ async fn splits_fetched_ahead_are_given_back_at_once() {
     until("the worker holds more than it runs", async || {
         scalar::<i64>(
             db.pool(),
-            "select count(*) from divvy.share where share_of = $1 and state = 'running'",
+            "select count(*) from divvy.split where task_id = $1 and status = 'running'",
             slow,
         )
         .await
@@ -109,7 +109,7 @@ async fn splits_fetched_ahead_are_given_back_at_once() {
     until("what was not started is ready again", async || {
         scalar::<i64>(
             db.pool(),
-            "select count(*) from divvy.share where share_of = $1 and state = 'running'",
+            "select count(*) from divvy.split where task_id = $1 and status = 'running'",
             slow,
         )
         .await
