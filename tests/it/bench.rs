@@ -156,3 +156,16 @@ async fn exec_runs_commands_and_counts_their_splits() {
     }
     assert!(exec["overhead_us"].is_f64(), "{exec}");
 }
+
+#[tokio::test]
+async fn http_counts_what_it_enqueued_and_worked_off() {
+    let db = TestDb::new().await;
+    let sizes = ["--tasks", "200", "--clients", "8", "--batched", "400", "--batch", "100"];
+    let http = report(&db, &[&["http"], &sizes[..]].concat());
+    for way in ["direct_alone", "single_alone", "single", "batch", "http_worker", "worker"] {
+        measured(&http, way);
+    }
+    // Ten alone by each of two ways; what was put in by HTTP and SQL is worked off by HTTP, as many again by a worker.
+    assert_eq!(count(&http, "inserted"), 2 * (10 + 10 + 200 + 400), "{http}");
+    assert!(http["requests"]["single"]["p99_ms"].as_f64() > Some(0.0), "{http}");
+}

@@ -6,6 +6,88 @@ use serde_json::json;
 
 const JSON: &str = "Content-Type: application/json";
 
+/// Method, path, body; status, code, and what the problem says.
+type Bad = (&'static str, &'static str, &'static str, u16, &'static str, &'static str);
+
+const BAD: &[Bad] = &[
+    ("POST", "/api/v1/tasks", "{\"task_type\": ", 400, "malformed", "not JSON"),
+    ("POST", "/api/v1/tasks", "nonsense", 400, "malformed", "not JSON"),
+    ("POST", "/api/v1/tasks", "", 422, "DV010", "missing field `task_type`"),
+    ("POST", "/api/v1/tasks", "[]", 422, "DV010", "does not fit"),
+    ("POST", "/api/v1/tasks", "{\"task_type\": 5}", 422, "DV010", "invalid type: integer `5`"),
+    (
+        "POST",
+        "/api/v1/tasks",
+        "{\"task_type\": \"a\", \"colour\": 1}",
+        422,
+        "DV010",
+        "unknown field `colour`",
+    ),
+    ("POST", "/api/v1/tasks", "{\"task_type\": \"A b\"}", 422, "DV010", "the name 'A b'"),
+    ("POST", "/api/v1/tasks", "{\"task_type\": \"a\", \"run_at\": \"soon\"}", 422, "DV010", "does not fit"),
+    ("POST", "/api/v1/tasks", "{\"task_type\": \"a\", \"priority\": 9}", 422, "DV010", "priority is 9"),
+    (
+        "POST",
+        "/api/v1/tasks",
+        "{\"task_type\": \"a\", \"payload\": \"\\ud800\"}",
+        422,
+        "DV010",
+        "SQLSTATE 22P02",
+    ),
+    (
+        "POST",
+        "/api/v1/tasks",
+        "{\"task_type\": \"a\", \"split_range\": \"x\", \"split_size\": 1}",
+        422,
+        "DV010",
+        "range",
+    ),
+    ("POST", "/api/v1/tasks/batch", "{\"tasks\": []}", 422, "DV010", "0 tasks"),
+    (
+        "POST",
+        "/api/v1/tasks/batch",
+        "{\"tasks\": [{\"task_type\": \"a\"}, {\"task_type\": \"-?\"}]}",
+        422,
+        "DV010",
+        "'-?'",
+    ),
+    ("POST", "/api/v1/tasks?x=1", "{\"task_type\": \"a\"}", 422, "DV010", "takes no parameters"),
+    ("POST", "/api/v1/tasks/7/cancel", "{\"reason\": 7}", 422, "DV010", "does not fit"),
+    ("POST", "/api/v1/tasks/7/cancel", "{}", 404, "DV011", "there is no task 7"),
+    ("POST", "/api/v1/tasks/7x/cancel", "{}", 404, "DV011", "there is no task 7x"),
+    ("POST", "/api/v1/splits/99999999999999999999/skip", "{}", 404, "DV011", "99999999999999999999"),
+    ("POST", "/api/v1/types/none/pause", "{}", 404, "DV011", "none"),
+    ("POST", "/api/v1/schedules/none/trigger", "{}", 404, "DV011", "none"),
+    ("PUT", "/api/v1/schedules/s", "{\"task_type\": \"a\"}", 422, "DV012", "exactly one"),
+    ("PUT", "/api/v1/types/a", "{\"lease\": \"long\"}", 422, "DV010", "long"),
+    ("POST", "/api/v1/schedules/preview", "{\"rule\": {\"cron\": \"x\"}}", 422, "DV012", "x"),
+    (
+        "POST",
+        "/api/v1/worker/complete",
+        "{\"split_id\": \"1\", \"token\": \"1\"}",
+        404,
+        "DV011",
+        "there is no split 1",
+    ),
+    (
+        "POST",
+        "/api/v1/worker/complete",
+        "{\"split_id\": \"one\", \"token\": \"1\"}",
+        422,
+        "DV010",
+        "an id: a string of digits",
+    ),
+    ("GET", "/api/v1/tasks?limit=0", "", 422, "DV010", "limit is 0"),
+    ("GET", "/api/v1/tasks?limit=many", "", 422, "DV010", "invalid digit"),
+    ("GET", "/api/v1/tasks?status=lost", "", 422, "DV010", "unknown variant `lost`"),
+    ("GET", "/api/v1/tasks?colour=red", "", 422, "DV010", "unknown field `colour`"),
+    ("GET", "/api/v1/tasks?cursor=%00", "", 422, "DV010", "an id"),
+    ("GET", "/api/v1/tasks?label=%00", "", 422, "DV010", "SQLSTATE 22021"),
+    ("GET", "/api/v1/tasks/%ff", "", 400, "malformed", "UTF-8"),
+    ("GET", "/api/v1/none", "", 404, "DV011", "/api/v1/none"),
+    ("DELETE", "/api/v1/tasks", "", 405, "method", "does not take DELETE"),
+];
+
 #[tokio::test]
 async fn what_can_not_be_read_or_means_nothing_is_refused_with_its_place() {
     let db = TestDb::new().await;
@@ -13,92 +95,8 @@ async fn what_can_not_be_read_or_means_nothing_is_refused_with_its_place() {
     let w = "44444444-4444-4444-4444-444444444444";
     let deep =
         format!("{{\"task_type\": \"a\", \"payload\": {}{}}}", "[".repeat(100_000), "]".repeat(100_000));
-    for (method, path, body, status, code, says) in [
-        ("POST", "/api/v1/tasks", "{\"task_type\": ", 400, "malformed", "not JSON"),
-        ("POST", "/api/v1/tasks", "nonsense", 400, "malformed", "not JSON"),
-        ("POST", "/api/v1/tasks", "", 422, "DV010", "missing field `task_type`"),
-        ("POST", "/api/v1/tasks", "[]", 422, "DV010", "does not fit"),
-        ("POST", "/api/v1/tasks", "{\"task_type\": 5}", 422, "DV010", "invalid type: integer `5`"),
-        (
-            "POST",
-            "/api/v1/tasks",
-            "{\"task_type\": \"a\", \"colour\": 1}",
-            422,
-            "DV010",
-            "unknown field `colour`",
-        ),
-        ("POST", "/api/v1/tasks", "{\"task_type\": \"A b\"}", 422, "DV010", "the name 'A b'"),
-        (
-            "POST",
-            "/api/v1/tasks",
-            "{\"task_type\": \"a\", \"run_at\": \"soon\"}",
-            422,
-            "DV010",
-            "does not fit",
-        ),
-        ("POST", "/api/v1/tasks", "{\"task_type\": \"a\", \"priority\": 9}", 422, "DV010", "priority is 9"),
-        (
-            "POST",
-            "/api/v1/tasks",
-            "{\"task_type\": \"a\", \"payload\": \"\\ud800\"}",
-            422,
-            "DV010",
-            "SQLSTATE 22P02",
-        ),
-        (
-            "POST",
-            "/api/v1/tasks",
-            "{\"task_type\": \"a\", \"split_range\": \"x\", \"split_size\": 1}",
-            422,
-            "DV010",
-            "range",
-        ),
-        ("POST", "/api/v1/tasks", deep.as_str(), 422, "DV010", "stack depth limit"),
-        ("POST", "/api/v1/tasks/batch", "{\"tasks\": []}", 422, "DV010", "0 tasks"),
-        (
-            "POST",
-            "/api/v1/tasks/batch",
-            "{\"tasks\": [{\"task_type\": \"a\"}, {\"task_type\": \"-?\"}]}",
-            422,
-            "DV010",
-            "'-?'",
-        ),
-        ("POST", "/api/v1/tasks?x=1", "{\"task_type\": \"a\"}", 422, "DV010", "takes no parameters"),
-        ("POST", "/api/v1/tasks/7/cancel", "{\"reason\": 7}", 422, "DV010", "does not fit"),
-        ("POST", "/api/v1/tasks/7/cancel", "{}", 404, "DV011", "there is no task 7"),
-        ("POST", "/api/v1/tasks/7x/cancel", "{}", 404, "DV011", "there is no task 7x"),
-        ("POST", "/api/v1/splits/99999999999999999999/skip", "{}", 404, "DV011", "99999999999999999999"),
-        ("POST", "/api/v1/types/none/pause", "{}", 404, "DV011", "none"),
-        ("POST", "/api/v1/schedules/none/trigger", "{}", 404, "DV011", "none"),
-        ("PUT", "/api/v1/schedules/s", "{\"task_type\": \"a\"}", 422, "DV012", "exactly one"),
-        ("PUT", "/api/v1/types/a", "{\"lease\": \"long\"}", 422, "DV010", "long"),
-        ("POST", "/api/v1/schedules/preview", "{\"rule\": {\"cron\": \"x\"}}", 422, "DV012", "x"),
-        (
-            "POST",
-            "/api/v1/worker/complete",
-            "{\"split_id\": \"1\", \"token\": \"1\"}",
-            404,
-            "DV011",
-            "there is no split 1",
-        ),
-        (
-            "POST",
-            "/api/v1/worker/complete",
-            "{\"split_id\": \"one\", \"token\": \"1\"}",
-            422,
-            "DV010",
-            "an id: a string of digits",
-        ),
-        ("GET", "/api/v1/tasks?limit=0", "", 422, "DV010", "limit is 0"),
-        ("GET", "/api/v1/tasks?limit=many", "", 422, "DV010", "invalid digit"),
-        ("GET", "/api/v1/tasks?status=lost", "", 422, "DV010", "unknown variant `lost`"),
-        ("GET", "/api/v1/tasks?colour=red", "", 422, "DV010", "unknown field `colour`"),
-        ("GET", "/api/v1/tasks?cursor=%00", "", 422, "DV010", "an id"),
-        ("GET", "/api/v1/tasks?label=%00", "", 422, "DV010", "SQLSTATE 22021"),
-        ("GET", "/api/v1/tasks/%ff", "", 400, "malformed", "UTF-8"),
-        ("GET", "/api/v1/none", "", 404, "DV011", "/api/v1/none"),
-        ("DELETE", "/api/v1/tasks", "", 405, "method", "does not take DELETE"),
-    ] {
+    let deep = ("POST", "/api/v1/tasks", deep.as_str(), 422, "DV010", "stack depth limit");
+    for (method, path, body, status, code, says) in BAD.iter().copied().chain([deep]) {
         let told = http.ask(method, path, &[JSON.to_owned()], body).await.refuses(status, code);
         assert!(told.contains(says), "{method} {path} {body}: {told}");
     }
