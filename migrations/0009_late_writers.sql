@@ -33,7 +33,7 @@ alter type divvy.part add attribute timeout interval;
 
 -- Functions of the rules that are no more, or have other arguments from here on.
 drop function if exists divvy.writers(), divvy.prepared_writer(), divvy.own_transaction(), divvy.raise_marks(text),
-    divvy.check_limit(text, bigint, text), divvy.need_read_committed(text), divvy.check_batch(text, bigint[], bigint[]),
+    divvy.named(divvy.lease, bigint[], bigint[]), divvy.check_limit(text, bigint, text), divvy.need_read_committed(text), divvy.check_batch(text, bigint[], bigint[]),
     divvy.check_claim(uuid, text[], int, interval, int[]), divvy.check_results(bigint[], jsonb), divvy.shrink_lease(divvy.lease, bigint[]),
     divvy.pick_stragglers(divvy.task_type, bigint[], bigint[], int, bigint), divvy.frontiers(text, bigint[]),
     divvy.pick_type(divvy.task_type, int, bigint, timestamptz), divvy.candidates(text, int, bigint, int, bigint[]),

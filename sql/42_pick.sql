@@ -226,10 +226,15 @@ begin
         where l.task_type = p_type and l.lane = p_lane and not l.written and l.hi_key > p_position order by l.hi_key desc limit 1));
 end $$;
 
+-- The same of all lanes, in one look.
 create or replace function divvy.frontiers(p_type text, p_positions bigint[]) returns bigint[]
-language sql stable as $$
-    select array_agg(divvy.frontier(p_type, l, p_positions[divvy.lane_slot(l)]) order by l) from unnest(divvy.all_lanes()) l
-$$;
+language plpgsql stable as $$
+begin
+    return array(
+        select greatest(x.position, (select l.hi_key from divvy.lease l
+            where l.task_type = p_type and l.lane = x.lane and not l.written and l.hi_key > x.position order by l.hi_key desc limit 1))
+        from unnest(divvy.all_lanes(), p_positions) x (lane, position));
+end $$;
 
 -- How much a claim takes of the lane at a place in the order of lanes: plain tasks, shares and stretches of one priority have
 -- equal parts while they wait.

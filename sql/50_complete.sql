@@ -169,6 +169,11 @@ declare
     v_places tid[];
     v_done bigint[];
     v_tasks bigint[];
+    v_sorted bigint[];   -- the ids by token, so that each lease is compared with its own splits only,
+    v_tokens bigint[];   -- their tokens,
+    v_order int[];       -- and where their results are
+    v_from int;
+    v_to int;
     v_gone boolean;
     l divvy.lease;
 begin
@@ -178,8 +183,18 @@ begin
             v_places := l.places;
             v_ids := array(select i from unnest(p_ids) i order by i);
         else
+            if v_sorted is null and p_tokens[1] = all (p_tokens) then
+                v_sorted := p_ids;
+                v_tokens := p_tokens;
+                v_order := array(select generate_series(0, cardinality(p_ids) - 1));
+            elsif v_sorted is null then
+                select array_agg(g.id order by g.token, g.n), array_agg(g.token order by g.token, g.n), array_agg((g.n - 1)::int order by g.token, g.n)
+                into v_sorted, v_tokens, v_order from unnest(p_ids, p_tokens) with ordinality as g (id, token, n);
+            end if;
+            v_from := width_bucket(l.token - 1, v_tokens) + 1;
+            v_to := width_bucket(l.token, v_tokens);
             select array_agg(h.id order by h.id), array_agg(h.n order by h.id), array_agg(h.place) into v_ids, v_at, v_places
-            from divvy.named(l, p_ids, p_tokens) h;
+            from divvy.named(l, v_sorted[v_from:v_to], v_order[v_from:v_to]) h;
         end if;
         if l.share_of is not null then
             v_done := divvy.finish_stretch(l, v_ids, v_at, p_results, p_now);
@@ -218,15 +233,15 @@ begin
     return v_all;
 end $$;
 
--- Of a call's pairs of split and token, those that a lease names, with their places in the call (from 0) and in the table. By
+-- Of splits with a lease's token, those that it names, with their places in the call (p_at) and in the table. By
 -- hash, whatever the statistics say: both sides may be thousands.
-create or replace function divvy.named(l divvy.lease, p_ids bigint[], p_tokens bigint[]) returns table (id bigint, n int, place tid)
+create or replace function divvy.named(l divvy.lease, p_ids bigint[], p_at int[]) returns table (id bigint, n int, place tid)
 language plpgsql stable rows 100 set enable_nestloop = off set enable_mergejoin = off set enable_hashjoin = on as $$
 #variable_conflict use_column
 begin
     return query
-    select g.id, (g.n - 1)::int, h.place from unnest(p_ids, p_tokens) with ordinality as g (id, token, n)
-    join unnest(l.split_ids, l.places) h (id, place) on h.id = g.id where g.token = l.token;
+    select g.id, g.n, h.place from unnest(p_ids, p_at) as g (id, n)
+    join unnest(l.split_ids, l.places) h (id, place) on h.id = g.id;
 end $$;
 
 -- Plain tasks that are written down: the split's end is the task's.
