@@ -36,13 +36,13 @@ enum Fold {
 pub(super) struct Rule {
     /// By cron expression: 5, 6 or 7 fields, @daily and friends
     cron: Option<String>,
-    /// Once
-    run_at: Option<DateTime<Utc>>,
+    /// Once: RFC 3339, or yyyyMMddHHmmss on the clock of `timezone`
+    run_at: Option<String>,
     /// Once per offset: seconds, or texts such as 30s, 5m, 1h
     steps: Option<Vec<Span>>,
     /// One interval after another: seconds, or a text such as 90s, 15m, 1h30m
     every: Option<Span>,
-    /// The zone whose clock cron reads; default UTC
+    /// The zone whose clock cron and run_at read; default UTC
     timezone: Option<String>,
     /// Default shift
     dst_gap: Option<Gap>,
@@ -59,13 +59,13 @@ pub(super) struct NewSchedule {
     task_type: Name,
     /// By cron expression: 5, 6 or 7 fields, @daily and friends
     cron: Option<String>,
-    /// Once
-    run_at: Option<DateTime<Utc>>,
+    /// Once: RFC 3339, or yyyyMMddHHmmss on the clock of `timezone`
+    run_at: Option<String>,
     /// Once per offset after it is stored
     steps: Option<Vec<Span>>,
     /// One interval after another
     every: Option<Span>,
-    /// The zone whose clock cron reads; default UTC
+    /// The zone whose clock cron and run_at read; default UTC
     timezone: Option<String>,
     /// Default shift
     dst_gap: Option<Gap>,
@@ -141,7 +141,7 @@ impl NewSchedule {
         // What only the database reads (steps and intervals) is left to it.
         Rule {
             cron: self.cron.clone(),
-            run_at: self.run_at,
+            run_at: self.run_at.clone(),
             timezone: self.timezone.clone(),
             dst_gap: self.dst_gap,
             dst_fold: self.dst_fold,
@@ -173,9 +173,9 @@ impl Rule {
         }
         // A zone that does not exist is an error of every rule, not of cron alone.
         Trigger::cron("@daily", zone)?;
-        Ok(Some(match (&self.cron, self.run_at, &self.steps, &self.every) {
+        Ok(Some(match (&self.cron, &self.run_at, &self.steps, &self.every) {
             (Some(cron), ..) => Trigger::cron_with(cron, zone, gap.parse()?, fold.parse()?)?,
-            (_, Some(at), ..) => Trigger::Timed { at },
+            (_, Some(at), ..) => Trigger::timed(at, zone)?,
             (_, _, Some(steps), _) => {
                 Trigger::stepped(&steps.iter().map(text).collect::<Vec<_>>().join(","))?
             }

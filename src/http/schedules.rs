@@ -12,6 +12,7 @@ use crate::id::{ScheduleId, TaskId};
 use crate::store::clock;
 use crate::store::overview::{self, ScheduleRow};
 use crate::store::schedule::{self, FireRow, Put};
+use crate::trigger::Trigger;
 use axum::http::{Method, StatusCode};
 use chrono::{DateTime, SecondsFormat, Utc};
 use schemars::JsonSchema;
@@ -89,8 +90,11 @@ struct Stored {
 async fn put(call: Call, new: Text<NewSchedule>) -> Result<Answer<Stored>, Problem> {
     let name = call.name("name").to_owned();
     let trigger = new.value.rule().trigger()?;
-    let options: Map<String, Value> =
+    let mut options: Map<String, Value> =
         serde_json::from_str(new.raw.get()).map_err(|error| Problem::malformed(error.to_string()))?;
+    if let Some(Trigger::Timed { at }) = &trigger {
+        options.insert("run_at".to_owned(), at.to_rfc3339().into());
+    }
     call.act_as(move |c| {
         Box::pin(async move {
             if let Some(trigger) = trigger {

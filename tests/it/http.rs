@@ -6,6 +6,7 @@ mod client;
 mod described;
 mod keys;
 mod process;
+mod schedules;
 mod slow;
 mod tasks;
 mod worker;
