@@ -47,7 +47,7 @@ create or replace function divvy.take(worker uuid, task_types text[], max int, l
 language plpgsql as $$
 #variable_conflict use_column
 declare
-    v_fine boolean;
+    v_fine boolean;             -- checks raise; to assign what they return costs less than to perform them
     v_now timestamptz := divvy.clock();
     v_command text;
     v_seen_at timestamptz;

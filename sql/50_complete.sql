@@ -94,7 +94,7 @@ end $$;
 create or replace function divvy.finish(p_ids bigint[], p_tokens bigint[], p_results jsonb) returns text[]
 language plpgsql as $$
 declare
-    v_fine boolean;
+    v_fine boolean;             -- checks raise; to assign what they return costs less than to perform them
     v_now timestamptz := divvy.clock();
     v_done bigint[];
     v_more bigint[];

@@ -189,13 +189,7 @@ begin
     -- What an old snapshot sees is no proof.
     if current_setting('transaction_isolation') = 'read committed' then
         select array_agg(x.lane order by x.lane), array_agg(coalesce(x.ready - 1, v_to) order by x.lane) into v_lanes, v_marks
-        from (select l.lane, case
-                when l.lane > 20 then (select s.key from divvy.stretch s where s.task_type = p_type and s.lane = l.lane
-                    and s.key > l.mark and s.key <= v_to and s.first_no <= s.last_no order by s.key limit 1)
-                when l.lane < 10 then (select k.claim_key from divvy.task k where k.task_type = p_type and k.lane = l.lane
-                    and k.claim_key > l.mark and k.claim_key <= v_to and k.state = 'ready' order by k.claim_key limit 1)
-                else (select s.claim_key from divvy.share s where s.task_type = p_type and s.lane = l.lane
-                    and s.claim_key > l.mark and s.claim_key <= v_to and s.state = 'ready' order by s.claim_key limit 1) end as ready
+        from (select l.lane, divvy.first_ready(p_type, l.lane, l.mark, v_to) as ready
             from divvy.lane l where l.task_type = p_type and l.mark < v_to) x;
         if extract(epoch from clock_timestamp()) - v_started >= p_worth then
             update divvy.lane x set mark = v_marks[array_position(v_lanes, x.lane)]

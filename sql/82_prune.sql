@@ -119,6 +119,13 @@ begin
     return coalesce(v_goes_at > p_now and v_goes_at <= p_now + v_hour, false);
 end $$;
 
+-- Whether an ended task has been kept as long as it should. Inlined: this is asked of each task.
+create or replace function divvy.outlived(k divvy.task, p_succeeded interval, p_others interval, p_now timestamptz) returns boolean
+language sql stable as $$
+    select k.finished_at <= p_now - case k.status when 'succeeded' then p_succeeded else p_others end
+        and not (k.dedupe_key is not null and k.dedupe_held)
+$$;
+
 -- Deletes the tasks of a piece of the walk that were kept long enough; p_undeclared: also those whose type was dropped since, as
 -- types are by default. Returns their ids. What somebody has locked stays for the next round.
 create or replace function divvy.delete_tasks(p_after bigint, p_to bigint, p_now timestamptz, p_undeclared boolean) returns bigint[]
@@ -132,16 +139,14 @@ begin
     with gone as (
         delete from divvy.task k using divvy.task_type t
         where k.id > p_after and k.id <= p_to and t.name = k.task_type
-            and k.finished_at <= p_now - case k.status when 'succeeded' then t.retention_succeeded else t.retention_others end
-            and not (k.dedupe_key is not null and k.dedupe_held)
+            and divvy.outlived(k, t.retention_succeeded, t.retention_others, p_now)
         returning k.id)
     select coalesce(array_agg(id), '{}') into v_ids from gone;
     if p_undeclared then
         with gone as (
             delete from divvy.task k
             where k.id > p_after and k.id <= p_to and not exists (select from divvy.task_type t where t.name = k.task_type)
-                and k.finished_at <= p_now - case k.status when 'succeeded' then interval '3 days' else interval '30 days' end
-                and not (k.dedupe_key is not null and k.dedupe_held)
+                and divvy.outlived(k, interval '3 days', interval '30 days', p_now)
             returning k.id)
         select v_ids || coalesce(array_agg(id), '{}') into v_ids from gone;
     end if;
@@ -152,8 +157,7 @@ exception when lock_not_available then
     with gone as (
         delete from divvy.task k using divvy.task_type t
         where k.id = any (v_free) and t.name = k.task_type
-            and k.finished_at <= p_now - case k.status when 'succeeded' then t.retention_succeeded else t.retention_others end
-            and not (k.dedupe_key is not null and k.dedupe_held)
+            and divvy.outlived(k, t.retention_succeeded, t.retention_others, p_now)
         returning k.id)
     select coalesce(array_agg(id), '{}') into v_ids from gone;
     return v_ids;

@@ -53,6 +53,7 @@ pub const RULES: &[Source] = sources![
     "sql/55_attempt.sql",
     "sql/60_reduce.sql",
     "sql/70_operate.sql",
+    "sql/72_pause.sql",
     "sql/75_schedule.sql",
     "sql/76_fire.sql",
     "sql/76_fire_many.sql",
