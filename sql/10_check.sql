@@ -28,16 +28,19 @@ language sql immutable parallel safe as $$
     end
 $$;
 
--- Raises DV003 when a count or size is over its limit. p_what says whose value it is.
-create or replace function divvy.check_limit(p_name text, p_value bigint, p_what text) returns boolean
+-- Functions that only raise stand apart: what decides whether they are called becomes part of the caller's expression.
+create or replace function divvy.over_limit(p_name text, p_value bigint, p_what text) returns boolean
 language plpgsql immutable as $$
 begin
-    if p_value > divvy.limit_of(p_name) then
-        raise exception using errcode = 'DV003',
-            message = format('%s: %s is %s, the limit is %s', p_what, p_name, p_value, divvy.limit_of(p_name));
-    end if;
-    return true;
+    raise exception using errcode = 'DV003',
+        message = format('%s: %s is %s, the limit is %s', p_what, p_name, p_value, divvy.limit_of(p_name));
 end $$;
+
+-- Raises DV003 when a count or size is over its limit. p_what says whose value it is.
+create or replace function divvy.check_limit(p_name text, p_value bigint, p_what text) returns boolean
+language sql immutable as $$
+    select case when p_value > divvy.limit_of(p_name) then divvy.over_limit(p_name, p_value, p_what) else true end
+$$;
 
 -- Raises DV003 when a JSON text is over its limit. A value of under 3,000 stored bytes can't be: the
 -- compression of Postgres does not reach 1:80 on less.
@@ -244,16 +247,18 @@ language sql stable parallel safe as $$
         and p_max_attempts between 1 and divvy.limit_of('max_attempts')
 $$;
 
--- Raises when the caller's transaction sees one old snapshot: the call would decide on what was.
-create or replace function divvy.need_read_committed(p_call text) returns boolean
+create or replace function divvy.other_isolation(p_call text) returns boolean
 language plpgsql stable as $$
 begin
-    if current_setting('transaction_isolation') <> 'read committed' then
-        raise exception using errcode = 'DV010',
-            message = format('divvy.%s needs READ COMMITTED, this transaction is %s', p_call, upper(current_setting('transaction_isolation')));
-    end if;
-    return true;
+    raise exception using errcode = 'DV010',
+        message = format('divvy.%s needs READ COMMITTED, this transaction is %s', p_call, upper(current_setting('transaction_isolation')));
 end $$;
+
+-- Raises when the caller's transaction sees one old snapshot: the call would decide on what was.
+create or replace function divvy.need_read_committed(p_call text) returns boolean
+language sql stable as $$
+    select case when current_setting('transaction_isolation') <> 'read committed' then divvy.other_isolation(p_call) else true end
+$$;
 
 -- A text that any reader can bear: no NUL, no lone surrogate, at most p_max bytes.
 -- (A text or jsonb value of Postgres holds neither; what is left is the length.)

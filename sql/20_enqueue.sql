@@ -100,6 +100,12 @@ begin
     end loop;
 end $$;
 
+-- A key behind all there are; below zero for what waits for its moment and is no claim's (docs/adr/0017).
+create or replace function divvy.next_key(p_waits boolean) returns bigint
+language sql volatile as $$
+    select case when p_waits then -nextval('divvy.key') else nextval('divvy.key') end
+$$;
+
 -- Starts tasks that have no splits yet, whatever their type says now. Returns how many started.
 -- The rows are locked by the caller (inserted by it, or taken for update).
 create or replace function divvy.start(p_ids bigint[], p_now timestamptz) returns int
@@ -127,7 +133,7 @@ begin
             run_at = case when s.waits then coalesce(k.run_at, k.created_at) else k.run_at end,
             reason = case when s.waits and k.run_at > p_now then 'run_at' when s.waits then 'undeclared type' end,
             due_at = case when s.waits then coalesce(k.run_at, k.created_at) else p_now end,
-            key = nextval('divvy.key')
+            key = divvy.next_key(s.waits)
         from shape s where k.id = s.id
         returning k.id, s.waits, s.divided
     )
@@ -312,7 +318,7 @@ begin
     end if;
     update divvy.task t set payload = k.payload, headers = k.headers, labels = k.labels, priority = k.priority, group_key = k.group_key,
         deadline_at = k.deadline_at, max_attempts = k.max_attempts, timeout = k.timeout, max_failed = k.max_failed,
-        max_failed_percent = k.max_failed_percent, reduce_on = k.reduce_on, "then" = k."then", key = nextval('divvy.key')
+        max_failed_percent = k.max_failed_percent, reduce_on = k.reduce_on, "then" = k."then", key = divvy.next_key(t.key < 0)
     where t.id = p_id;
     if h.status = 'scheduled' then
         update divvy.task t set splits = k.splits, split_count = k.split_count, split_range = k.split_range, split_size = k.split_size

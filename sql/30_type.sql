@@ -267,9 +267,9 @@ declare
     v_started int;
 begin
     v_ids := array(select k.id from divvy.task k
-        where k.task_type = p_task_type and k.starts_at <= v_now
+        where k.task_type = p_task_type and k.run_at <= v_now and k.key < 0 and k.phase is null
             and (k.paused_until is null or k.paused_until <= v_now)
-        order by k.starts_at limit p_max for update skip locked);
+        order by k.run_at limit p_max for update skip locked);
     if v_ids = '{}' then
         return 0;
     end if;

@@ -189,7 +189,7 @@ begin
     insert into divvy.type_wake as w (task_type, idle_until)
     select distinct n, v_now + interval '2 s' from unnest(next_wait.task_types) n order by n
     on conflict (task_type) do update set idle_until = excluded.idle_until where w.idle_until < v_now + interval '1.75 s';
-    select least(v_due, (select min(u.waits_until) from divvy.unit u where u.waits_until < 'infinity'),
+    select least(v_due, (select min(u.due_at) from divvy.unit u where u.due_at < 'infinity' and u.key < 0 and u.phase is not null),
         (select min(s.next_fire_at) from divvy.schedule s where s.status = 'active')) into v_due;
     return greatest(interval '10 ms', least(v_longest, v_due - v_now));
 end $$;
@@ -206,13 +206,13 @@ begin
         when n.lane > 20 then exists (select from divvy.stretch s where s.task_type = p_type and s.lane = n.lane
             and s.key > n.from_key and s.key <= n.to_key and s.first_no <= s.last_no)
         when n.lane < 10 then exists (select from divvy.task k where k.task_type = p_type and k.lane = n.lane
-            and k.claim_key > n.from_key and k.claim_key <= n.to_key and k.state = 'ready'
+            and k.key > n.from_key and k.key <= n.to_key and k.state = 'ready'
             and not exists (select from divvy.lease l where l.task_type = p_type and l.lane = n.lane and not l.written
-                and l.hi_key >= k.claim_key and l.lo_key <= k.claim_key and k.id = any (l.split_ids)))
+                and l.hi_key >= k.key and l.lo_key <= k.key and k.id = any (l.split_ids)))
         else exists (select from divvy.share s where s.task_type = p_type and s.lane = n.lane
-            and s.claim_key > n.from_key and s.claim_key <= n.to_key and s.state = 'ready'
+            and s.key > n.from_key and s.key <= n.to_key and s.state = 'ready'
             and not exists (select from divvy.lease l where l.task_type = p_type and l.lane = n.lane and not l.written
-                and l.hi_key >= s.claim_key and l.lo_key <= s.claim_key and s.id = any (l.split_ids))) end);
+                and l.hi_key >= s.key and l.lo_key <= s.key and s.id = any (l.split_ids))) end);
 end $$;
 
 create or replace function divvy.small_tick(p_now timestamptz) returns void

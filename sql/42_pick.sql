@@ -31,7 +31,7 @@ begin
         v_places := string_to_array(nullif(current_setting('divvy.busy_types', true), ''), ' ')::int[];
         v_ask_at := nullif(current_setting('divvy.ask_types_at', true), '');
     else
-        v_places := divvy.round_from_anywhere(cardinality(p_task_types));
+        v_places := case cardinality(p_task_types) when 1 then '{1}' else divvy.round_from_anywhere(cardinality(p_task_types)) end;
     end if;
     loop
         v_next := 1;
@@ -79,9 +79,6 @@ language plpgsql volatile as $$
 declare
     v_first int := floor(random() * p_count);
 begin
-    if p_count = 1 then
-        return '{1}';
-    end if;
     return array(select (v_first + n) % p_count + 1 from generate_series(0, p_count - 1) n);
 end $$;
 
@@ -193,7 +190,7 @@ begin
             v_lane := p_lanes[i];
             v_slot := divvy.lane_slot(v_lane);
             continue when (v_pass = 2 and not v_lane = any (v_cut)) or (v_lane > 20 and t.limited);   -- written out first
-            v_want := case v_pass when 1 then divvy.share_of_lane(p_lanes, i, p_want) else p_want end;
+            v_want := case when v_pass = 1 and cardinality(p_lanes) > 1 then divvy.share_of_lane(p_lanes, i, p_want) else p_want end;
             if v_want < p_want then
                 v_cut := v_cut || v_lane;
             end if;
@@ -302,9 +299,9 @@ begin
                 when l.lane > 20 then (select s.due_at from divvy.stretch s where s.task_type = p_type and s.lane = l.lane
                     and s.key > l.position and s.first_no <= s.last_no order by s.key limit 1)
                 when l.lane < 10 then (select k.due_at from divvy.task k where k.task_type = p_type and k.lane = l.lane
-                    and k.claim_key > l.position and k.state = 'ready' order by k.claim_key limit 1)
+                    and k.key > l.position and k.state = 'ready' order by k.key limit 1)
                 else (select s.due_at from divvy.share s where s.task_type = p_type and s.lane = l.lane
-                    and s.claim_key > l.position and s.state = 'ready' order by s.claim_key limit 1) end as due_at
+                    and s.key > l.position and s.state = 'ready' order by s.key limit 1) end as due_at
             from unnest(divvy.all_lanes(), p_positions) l (lane, position)) x
         where x.due_at is not null
         order by case when x.lane = 0 then '-infinity' else x.lane % 10 * 60 - extract(epoch from p_now - x.due_at) end, x.lane);
@@ -344,7 +341,7 @@ returns divvy.part language plpgsql as $$
 declare
     p divvy.part;
 begin
-    select t.name, p_lane, null, null, min(s.claim_key), max(s.claim_key), max(s.total), array_agg(s.id), array_agg(s.place), array_agg(s.id), array_agg(s.phase::text),
+    select t.name, p_lane, null, null, min(s.key), max(s.key), max(s.total), array_agg(s.id), array_agg(s.place), array_agg(s.id), array_agg(s.phase::text),
         array_agg(s.split_no), array_agg(coalesce(s.split_count, 1)), array_agg(s.attempt + 1),
         array_agg(s.attempt_base + coalesce(s.max_attempts, t.max_attempts)), array_agg(s.payload), null,
         array_agg(s.checkpoint), array_agg(s.headers), array_agg(s.epoch), array_agg(s.continuation), array_agg(s.scheduled_for),
@@ -352,16 +349,16 @@ begin
     into p
     from (
         select r.*, sum(r.bytes) over (rows unbounded preceding) as total from (
-            select k.id, k.ctid as place, k.claim_key, k.phase, k.split_no, k.split_count, k.attempt, k.attempt_base, k.max_attempts, k.payload, k.checkpoint,
+            select k.id, k.ctid as place, k.key, k.phase, k.split_no, k.split_count, k.attempt, k.attempt_base, k.max_attempts, k.payload, k.checkpoint,
                 k.headers, k.epoch, k.continuation, k.scheduled_for, k.timeout,
                 divvy.answer_bytes(k.payload) + divvy.answer_bytes(k.checkpoint) + divvy.answer_bytes(k.headers) as bytes
             from divvy.task k
-            where k.task_type = t.name and k.lane = p_lane and k.claim_key > p_from and k.claim_key <= p_to and k.state = 'ready'
-                and (p_keys is null or k.claim_key = any (p_keys))
+            where k.task_type = t.name and k.lane = p_lane and k.key > p_from and k.key <= p_to and k.state = 'ready'
+                and (p_keys is null or k.key = any (p_keys))
                 and not (p_known and exists (select from divvy.lease l
-                    where l.task_type = t.name and l.lane = p_lane and not l.written and l.hi_key >= k.claim_key and l.lo_key <= k.claim_key
+                    where l.task_type = t.name and l.lane = p_lane and not l.written and l.hi_key >= k.key and l.lo_key <= k.key
                         and k.id = any (l.split_ids)))
-            order by k.claim_key limit p_want
+            order by k.key limit p_want
             for update of k skip locked) r) s
     where s.total <= p_room;
     return p;
@@ -374,7 +371,7 @@ returns divvy.part language plpgsql as $$
 declare
     p divvy.part;
 begin
-    select t.name, p_lane, null, null, min(s.claim_key), max(s.claim_key), max(s.total), array_agg(s.id), array_agg(s.place), array_agg(s.share_of),
+    select t.name, p_lane, null, null, min(s.key), max(s.key), max(s.total), array_agg(s.id), array_agg(s.place), array_agg(s.share_of),
         array_agg('execute'::text), array_agg(s.split_no), array_agg(coalesce(s.split_count, 1)), array_agg(s.attempt + 1),
         array_agg(s.attempt_base + coalesce(s.max_attempts, t.max_attempts)), array_agg(s.task_payload), array_agg(s.payload),
         array_agg(s.checkpoint), array_agg(s.headers), array_agg(s.epoch), array_agg(s.continuation), array_agg(s.scheduled_for),
@@ -384,15 +381,15 @@ begin
         select r.*, k.split_count, k.payload as task_payload, k.headers, k.epoch, k.scheduled_for,
             sum(r.bytes + divvy.answer_bytes(k.payload) + divvy.answer_bytes(k.headers)) over (rows unbounded preceding) as total
         from (
-            select x.id, x.ctid as place, x.share_of, x.claim_key, x.split_no, x.attempt, x.attempt_base, x.max_attempts, x.payload, x.checkpoint, x.continuation,
+            select x.id, x.ctid as place, x.share_of, x.key, x.split_no, x.attempt, x.attempt_base, x.max_attempts, x.payload, x.checkpoint, x.continuation,
                 x.timeout, divvy.answer_bytes(x.payload) + divvy.answer_bytes(x.checkpoint) as bytes
             from divvy.share x
-            where x.task_type = t.name and x.lane = p_lane and x.claim_key > p_from and x.claim_key <= p_to and x.state = 'ready'
-                and (p_keys is null or x.claim_key = any (p_keys))
+            where x.task_type = t.name and x.lane = p_lane and x.key > p_from and x.key <= p_to and x.state = 'ready'
+                and (p_keys is null or x.key = any (p_keys))
                 and not (p_known and exists (select from divvy.lease l
-                    where l.task_type = t.name and l.lane = p_lane and not l.written and l.hi_key >= x.claim_key and l.lo_key <= x.claim_key
+                    where l.task_type = t.name and l.lane = p_lane and not l.written and l.hi_key >= x.key and l.lo_key <= x.key
                         and x.id = any (l.split_ids)))
-            order by x.claim_key limit p_want
+            order by x.key limit p_want
             for update of x skip locked) r
         join divvy.task k on k.id = r.share_of) s
     where s.total <= p_room;

@@ -155,7 +155,7 @@ declare
 begin
     v_ids := array(select u.id from divvy.unit u where u.id = any (p_ids) and u.state = 'ready' order by u.id for update skip locked);
     perform divvy.write_down(v_ids);
-    update divvy.unit u set state = 'delayed', due_at = 'infinity', reason = 'limit' where u.id = any (v_ids) and u.state = 'ready';
+    update divvy.unit u set state = 'delayed', key = -u.key, due_at = 'infinity', reason = 'limit' where u.id = any (v_ids) and u.state = 'ready';
     get diagnostics v_held = row_count;
     return v_held;
 end $$;
@@ -173,7 +173,7 @@ begin
     with gone as (
         update divvy.unit u set state = case when k.paused_until > p_now then 'delayed' else 'ready' end::divvy.split_status,
             reason = case when k.paused_until > p_now then 'paused' end,
-            due_at = case when k.paused_until > p_now then k.paused_until else p_now end, key = nextval('divvy.key')
+            due_at = case when k.paused_until > p_now then k.paused_until else p_now end, key = divvy.next_key(k.paused_until > p_now)
         from divvy.task k
         where u.id = any (v_ids) and u.state = 'delayed' and k.id = coalesce(u.share_of, u.id)
         returning u.task_type)
@@ -232,15 +232,15 @@ begin
         if r.label like 'g:%' then
             v_ids := v_ids || array(
                 select h.id from (
-                    (select k.id, k.key from divvy.task k where k.task_type = t.name and k.held_group = substr(r.label, 3) order by k.key
-                    limit coalesce(r.room, v_more))
+                    (select k.id, k.key from divvy.task k where k.task_type = t.name and k.group_key = substr(r.label, 3)
+                        and k.key < 0 and k.reason = 'limit' order by k.key desc limit coalesce(r.room, v_more))
                     union all
-                    (select s.id, s.key from divvy.share s where s.task_type = t.name and s.held_group = substr(r.label, 3)
-                        and not s.share_of = any (v_full) order by s.key limit coalesce(r.room, v_more))) h
-                order by h.key limit coalesce(r.room, v_more));
+                    (select s.id, s.key from divvy.share s where s.task_type = t.name and s.group_key = substr(r.label, 3)
+                        and s.key < 0 and s.reason = 'limit' and not s.share_of = any (v_full) order by s.key desc limit coalesce(r.room, v_more))) h
+                order by h.key desc limit coalesce(r.room, v_more));
         else
-            v_ids := v_ids || array(select s.id from divvy.share s where s.task_type = t.name and s.held_task = substr(r.label, 3)::bigint
-                order by s.key limit coalesce(r.room, v_more));
+            v_ids := v_ids || array(select s.id from divvy.share s where s.task_type = t.name and s.share_of = substr(r.label, 3)::bigint
+                and s.key < 0 and s.reason = 'limit' order by s.key desc limit coalesce(r.room, v_more));
         end if;
     end loop;
     return v_ids;
@@ -317,9 +317,9 @@ end $$;
 create or replace function divvy.held_of(p_type text, p_max int) returns bigint[]
 language sql stable as $$
     select array(
-        (select k.id from divvy.task k where k.task_type = p_type and k.held_group is not null order by k.held_group, k.key limit p_max)
-        union (select s.id from divvy.share s where s.task_type = p_type and s.held_group is not null order by s.held_group, s.key limit p_max)
-        union (select s.id from divvy.share s where s.task_type = p_type and s.held_task is not null order by s.held_task, s.key limit p_max))
+        (select k.id from divvy.task k where k.task_type = p_type and k.group_key is not null and k.key < 0 and k.reason = 'limit' limit p_max)
+        union all
+        (select s.id from divvy.share s where s.task_type = p_type and s.key < 0 and s.reason = 'limit' limit p_max))
 $$;
 
 -- After the limits of a type changed: its leases count for what is limited now, and sessions look at all of them again.
@@ -365,9 +365,9 @@ end $$;
 create or replace function divvy.next_held_type(p_after text) returns text
 language sql stable as $$
     select min(x.task_type) from (
-        (select k.task_type from divvy.task k where k.held_group is not null and k.task_type > p_after order by k.task_type limit 1)
-        union all (select s.task_type from divvy.share s where s.held_group is not null and s.task_type > p_after order by s.task_type limit 1)
-        union all (select s.task_type from divvy.share s where s.held_task is not null and s.task_type > p_after order by s.task_type limit 1)) x
+        (select k.task_type from divvy.task k where k.task_type > p_after and k.group_key is not null and k.key < 0 and k.reason = 'limit' order by 1 limit 1)
+        union all
+        (select s.task_type from divvy.share s where s.task_type > p_after and s.key < 0 and s.reason = 'limit' order by s.task_type limit 1)) x
 $$;
 
 -- A note for the next two hundred groups and tasks that something is held back of, round and round.
@@ -382,14 +382,16 @@ declare
     v_labels text[] := '{}';
 begin
     for i in 1 .. v_page loop
-        select min(x.held_group) into v_group from (
-            (select k.held_group from divvy.task k where k.task_type = t.name and k.held_group > v_group order by k.held_group limit 1)
-            union all (select s.held_group from divvy.share s where s.task_type = t.name and s.held_group > v_group order by s.held_group limit 1)) x;
+        select min(x.group_key) into v_group from (
+            (select k.group_key from divvy.task k where k.task_type = t.name and k.group_key > v_group and k.key < 0 and k.reason = 'limit'
+                order by k.group_key limit 1)
+            union all (select s.group_key from divvy.share s where s.task_type = t.name and s.group_key > v_group
+                and s.key < 0 and s.reason = 'limit' order by s.group_key limit 1)) x;
         exit when v_group is null;
         v_labels := v_labels || ('g:' || v_group);
     end loop;
     for i in 1 .. v_page loop
-        select min(s.held_task) into v_task from divvy.share s where s.task_type = t.name and s.held_task > v_task;
+        select min(s.share_of) into v_task from divvy.share s where s.task_type = t.name and s.share_of > v_task and s.key < 0 and s.reason = 'limit';
         exit when v_task is null;
         v_labels := v_labels || ('t:' || v_task);
     end loop;

@@ -103,17 +103,17 @@ create or replace function divvy.candidates(p_type text, p_lane int, p_from bigi
 language plpgsql as $$
 begin
     if p_lane < 10 then
-        select array_agg(c.claim_key), array_agg(c.id), array_agg(c.group_key), null into keys, ids, groups, tasks
-        from (select k.claim_key, k.id, k.group_key from divvy.task k
-            where k.task_type = p_type and k.lane = p_lane and k.claim_key > p_from and k.claim_key <= p_to and k.state = 'ready'
+        select array_agg(c.key), array_agg(c.id), array_agg(c.group_key), null into keys, ids, groups, tasks
+        from (select k.key, k.id, k.group_key from divvy.task k
+            where k.task_type = p_type and k.lane = p_lane and k.key > p_from and k.key <= p_to and k.state = 'ready'
                 and k.id not in (select i from unnest(p_taken) i)
-            order by k.claim_key limit p_max) c;
+            order by k.key limit p_max) c;
     else
-        select array_agg(c.claim_key), array_agg(c.id), array_agg(c.group_key), array_agg(c.share_of) into keys, ids, groups, tasks
-        from (select s.claim_key, s.id, s.group_key, s.share_of from divvy.share s
-            where s.task_type = p_type and s.lane = p_lane and s.claim_key > p_from and s.claim_key <= p_to and s.state = 'ready'
+        select array_agg(c.key), array_agg(c.id), array_agg(c.group_key), array_agg(c.share_of) into keys, ids, groups, tasks
+        from (select s.key, s.id, s.group_key, s.share_of from divvy.share s
+            where s.task_type = p_type and s.lane = p_lane and s.key > p_from and s.key <= p_to and s.state = 'ready'
                 and s.id not in (select i from unnest(p_taken) i)
-            order by s.claim_key limit p_max) c;
+            order by s.key limit p_max) c;
     end if;
 end $$;
 

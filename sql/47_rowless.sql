@@ -148,8 +148,8 @@ end $$;
 -- Rows for splits of a stretch from a number on; a paused task's are delayed.
 create or replace function divvy.write_out_ready(k divvy.task, s divvy.stretch, p_first int, p_payloads jsonb[]) returns void
 language sql as $$
-    insert into divvy.share (id, share_of, split_no, task_type, priority, group_key, max_attempts, timeout, state, reason, due_at, payload)
-    select s.id_base + p_first - 1 + n, k.id, p_first - 1 + n, k.task_type, k.priority, k.group_key, k.max_attempts, k.timeout,
+    insert into divvy.share (id, key, share_of, split_no, task_type, priority, group_key, max_attempts, timeout, state, reason, due_at, payload)
+    select s.id_base + p_first - 1 + n, divvy.next_key(s.lane < 0), k.id, p_first - 1 + n, k.task_type, k.priority, k.group_key, k.max_attempts, k.timeout,
         case when s.lane < 0 then 'delayed' else 'ready' end::divvy.split_status, case when s.lane < 0 then 'paused' end,
         case when s.lane < 0 then coalesce(k.paused_until, s.due_at) else s.due_at end, payload
     from unnest(p_payloads) with ordinality as p (payload, n)

@@ -204,7 +204,7 @@ begin
                 update divvy.task k set state = 'succeeded', status = 'succeeded', attempt = k.attempt + 1, crashes = 0, finished_at = p_now,
                     error = null, token = l.token, worker = l.worker, started_at = l.claimed_at, paused_until = null,
                     result = case when p_results is not null then nullif(p_results -> v_at[width_bucket(k.id, v_ids)], 'null') end,
-                    dedupe_held = k.dedupe_key is null or k.dedupe_until is not null
+                    dedupe_held = k.dedupe_key is null or k.dedupe_until is not null, watched = k.deadline_at is null
                 where k.ctid = any (v_places) and k.id = v_ids[width_bucket(k.id, v_ids)]
                     and k.state = 'ready' and k.key between l.lo_key and l.hi_key and k.phase = 'execute'
                     and k.cancel_requested_at is null and k."then" is null and k.schedule_id is null
@@ -254,7 +254,7 @@ begin
     with done as (
         update divvy.task k set state = 'succeeded', attempt = k.attempt + 1, crashes = 0, finished_at = p_now, error = null,
             result = nullif(p_results -> (g.n - 1)::int, 'null'), status = 'succeeded',
-            dedupe_held = k.dedupe_key is null or k.dedupe_until is not null, paused_until = null
+            dedupe_held = k.dedupe_key is null or k.dedupe_until is not null, watched = k.deadline_at is null, paused_until = null
         from (select * from unnest(p_ids, p_tokens) with ordinality as a (id, token, n) order by a.id) g
         where k.id = g.id and k.token = g.token and k.state = 'running' and k.phase = 'execute' and not k.adds
             and k.cancel_requested_at is null

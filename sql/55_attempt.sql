@@ -82,7 +82,7 @@ begin
     update divvy.unit x set state = case when v_delayed then 'delayed' else 'ready' end::divvy.split_status,
         due_at = case when v_paused then greatest(k.paused_until, p_at) else p_at end,
         reason = case when v_paused then 'paused' when v_delayed then p_reason end,
-        key = nextval('divvy.key'), attempt = x.attempt + p_charge, crashes = p_crashes, error = coalesce(p_error, x.error),
+        key = divvy.next_key(v_delayed), attempt = x.attempt + p_charge, crashes = p_crashes, error = coalesce(p_error, x.error),
         adds = false
     where x.id = u.id and x.state = 'running';
     if v_delayed then
@@ -100,13 +100,13 @@ declare
     k divvy.task;
 begin
     if u.share_of is not null then
-        update divvy.share x set state = p_state, reason = p_reason, error = coalesce(p_error, x.error), adds = false,
+        update divvy.share x set state = p_state, key = abs(x.key), reason = p_reason, error = coalesce(p_error, x.error), adds = false,
             attempt = x.attempt + p_charge::int, finished_at = v_now
         where x.id = u.id;
         perform divvy.look_at(array[u.share_of]);
         return;
     end if;
-    update divvy.task x set state = p_state, reason = p_reason, error = coalesce(p_error, x.error), adds = false,
+    update divvy.task x set state = p_state, key = abs(x.key), reason = p_reason, error = coalesce(p_error, x.error), adds = false,
         attempt = x.attempt + p_charge::int
     where x.id = u.id
     returning * into k;

@@ -124,7 +124,7 @@ begin
     if divvy.reduce_rule(k) <> 'always' then
         perform divvy.drop_unbegun(k.id, 'skipped', 'tolerance', divvy.clock());
         v_ids := divvy.take_waiting(k.id, p_unbegun => false);
-        update divvy.share s set state = 'skipped', reason = 'tolerance', finished_at = divvy.clock()
+        update divvy.share s set state = 'skipped', key = abs(s.key), reason = 'tolerance', finished_at = divvy.clock()
         where s.id = any (v_ids);
     end if;
 end $$;
@@ -198,7 +198,8 @@ begin
         error = case when t.cancel_reason = 'deadline' and p_status = 'failed'
             then jsonb_build_object('class', 'deadline', 'message', format('its deadline was %s', t.deadline_at))
             else coalesce(p_error, t.error) end,
-        paused_until = null, dedupe_held = t.dedupe_key is null or t.dedupe_until is not null
+        paused_until = null, dedupe_held = t.dedupe_key is null or t.dedupe_until is not null, key = abs(t.key),
+        watched = t.phase is not null and num_nonnulls(t.deadline_at, t.cancel_requested_at) = 0
     where t.id = p_task and t.finished_at is null;
     if found then
         perform divvy.follow(p_task);
@@ -250,7 +251,7 @@ begin
     for v_task in
         select t.id from unnest(v_noted) n (id) join divvy.task t on t.id = n.id and t.status = 'running' and t.phase is null
         union
-        (select t.id from divvy.task t where t.divided > divvy.sweep_from() order by t.divided limit settle.max)
+        (select t.id from divvy.task t where t.key > divvy.sweep_from() and t.key > 0 and t.phase is null and t.watched order by t.key limit settle.max)
     loop
         begin
             if divvy.settle_task(v_task) then
@@ -278,6 +279,6 @@ $$;
 create or replace function divvy.sweep_on(p_max int) returns void
 language sql as $$
     select set_config('divvy.sweep', coalesce((
-        select t.id from divvy.task t where t.divided > divvy.sweep_from()
-        order by t.divided offset greatest(p_max - 1, 0) limit 1), 0)::text, false)
+        select t.key from divvy.task t where t.key > divvy.sweep_from() and t.key > 0 and t.phase is null and t.watched
+        order by t.key offset greatest(p_max - 1, 0) limit 1), 0)::text, false)
 $$;

@@ -45,9 +45,9 @@ begin
     where t.id = k.id;
     perform divvy.drop_unbegun(k.id, 'cancelled', p_reason, v_now);
     v_ids := divvy.take_waiting(k.id, p_unbegun => false);   -- a statement of its own: the next one sees what this one wrote
-    update divvy.share s set state = 'cancelled', reason = p_reason, finished_at = v_now where s.id = any (v_ids);
+    update divvy.share s set state = 'cancelled', key = abs(s.key), reason = p_reason, finished_at = v_now where s.id = any (v_ids);
     perform divvy.write_down(array[k.id]);
-    update divvy.task t set state = 'cancelled', reason = p_reason where t.id = k.id and t.state in ('ready', 'delayed');
+    update divvy.task t set state = 'cancelled', key = abs(t.key), reason = p_reason where t.id = k.id and t.state in ('ready', 'delayed');
     if (select t.state is distinct from 'running' from divvy.task t where t.id = k.id) and not divvy.has_open_split(k.id) then
         perform divvy.end_task(k.id, case p_reason when 'deadline' then 'failed' else 'cancelled' end::divvy.task_status, null, null);
     end if;
@@ -90,7 +90,7 @@ begin
         raise exception using errcode = 'DV004', message = format('task %s: no unsuccessful split matches %s', k.id, options -> 'where');
     end if;
     if v_opened > 0 then
-        update divvy.task t set phase = null, state = null, status = 'running' where t.id = k.id;
+        update divvy.task t set phase = null, state = null, status = 'running', key = abs(t.key) where t.id = k.id;
     elsif k.phase is not null then
         -- Its own split failed or was cancelled: the plan alone, the reduce alone, or a plain task.
         update divvy.task t set state = 'ready', key = nextval('divvy.key'), due_at = divvy.clock(),
@@ -125,7 +125,8 @@ declare
     v_holder bigint;
 begin
     update divvy.task t set status = case when k.phase is null and not k.sealed then 'scheduled' else 'running' end::divvy.task_status,
-        finished_at = null, epoch = t.epoch + 1, error = null, result = null, reason = null, attempt_base = t.attempt, crashes = 0,
+        key = divvy.next_key(k.phase is null and not k.sealed),
+        finished_at = null, watched = true, epoch = t.epoch + 1, error = null, result = null, reason = null, attempt_base = t.attempt, crashes = 0,
         max_attempts = coalesce(p_max_attempts, t.max_attempts), cancel_requested_at = null, cancel_reason = null,
         deadline_at = case when t.deadline_at > divvy.clock() then t.deadline_at end,
         checkpoint = case when p_fresh then null else t.checkpoint end, token = null,
@@ -177,10 +178,10 @@ begin
     n.splits := null; n.split_count := null; n.split_range := null; n.split_size := null;   -- not given here
     perform divvy.check_task(n, v_what);
     update divvy.task t set payload = n.payload, priority = n.priority, deadline_at = n.deadline_at, max_attempts = n.max_attempts, timeout = n.timeout,
-        max_failed = n.max_failed, max_failed_percent = n.max_failed_percent, labels = n.labels, key = nextval('divvy.key')
+        max_failed = n.max_failed, max_failed_percent = n.max_failed_percent, labels = n.labels, key = divvy.next_key(t.key < 0)
     where t.id = k.id;
     v_ids := divvy.take_waiting(k.id, p_unbegun => false);
-    update divvy.share s set priority = n.priority, max_attempts = n.max_attempts, timeout = n.timeout, key = nextval('divvy.key')
+    update divvy.share s set priority = n.priority, max_attempts = n.max_attempts, timeout = n.timeout, key = divvy.next_key(s.key < 0)
     where s.id = any (v_ids);
     perform divvy.move_stretches(k.id, n.priority);
     perform divvy.record('update_task', 'task', k.id::text, options ->> 'reason',
@@ -233,7 +234,7 @@ begin
     v_ids := divvy.take_waiting(k.id, p_unbegun => p_at > p_now) || k.id;
     with moved as (
         update divvy.unit u set state = case when p_at > p_now then 'delayed' else 'ready' end::divvy.split_status, due_at = p_at,
-            reason = case when p_at > p_now then 'run_at' end, key = nextval('divvy.key'), priority = coalesce(p_priority, u.priority)
+            reason = case when p_at > p_now then 'run_at' end, key = divvy.next_key(p_at > p_now), priority = coalesce(p_priority, u.priority)
         where u.id = any (v_ids) and u.state in ('ready', 'delayed')
             and u.reason is distinct from 'paused'
         returning u.id)

@@ -54,7 +54,7 @@ begin
         v_ids := array(select t.id from divvy.task t where t.id = p_task and t.state = 'ready' for update skip locked);
         perform divvy.write_down(v_ids), divvy.hold_stretches(p_task);
         v_ids := v_ids || divvy.take_waiting(p_task, p_delayed => false, p_unbegun => false);
-        update divvy.unit u set state = 'delayed', due_at = p_until, reason = 'paused'
+        update divvy.unit u set state = 'delayed', key = -u.key, due_at = p_until, reason = 'paused'
         where u.id = any (v_ids) and u.state = 'ready';
     end if;
 end $$;

@@ -27,11 +27,11 @@ declare
     v_resumed bigint[];
 begin
     with due as materialized (
-        select u.id from divvy.unit u where u.waits_until <= v_now order by u.waits_until limit promote.max for update skip locked
+        select u.id from divvy.unit u where u.due_at <= v_now and u.key < 0 and u.phase is not null order by u.due_at limit promote.max for update skip locked
     ), promoted as (
         update divvy.unit u set state = case when k.paused_until > v_now then 'delayed' else 'ready' end::divvy.split_status,
             reason = case when k.paused_until > v_now then 'paused' end,
-            due_at = case when k.paused_until > v_now then k.paused_until else v_now end, key = nextval('divvy.key')
+            due_at = case when k.paused_until > v_now then k.paused_until else v_now end, key = divvy.next_key(k.paused_until > v_now)
         from divvy.task k
         where u.id = any (array(select id from due)) and u.state = 'delayed' and k.id = coalesce(u.share_of, u.id)
         returning u.task_type)
@@ -58,13 +58,13 @@ end $$;
 create or replace function divvy.types_to_start(p_now timestamptz) returns text[]
 language sql stable as $$
     with recursive w as (
-        (select k.task_type, k.starts_at from divvy.task k where k.starts_at is not null order by k.task_type, k.starts_at limit 1)
+        (select k.task_type, k.run_at from divvy.task k where k.key < 0 and k.phase is null order by k.task_type, k.run_at limit 1)
         union all
-        select n.* from w, lateral (select k.task_type, k.starts_at from divvy.task k
-            where k.starts_at is not null and k.task_type > w.task_type order by k.task_type, k.starts_at limit 1) n
+        select n.* from w, lateral (select k.task_type, k.run_at from divvy.task k
+            where k.key < 0 and k.phase is null and k.task_type > w.task_type order by k.task_type, k.run_at limit 1) n
     )
     select coalesce(array_agg(w.task_type order by w.task_type), '{}')
-    from w join divvy.task_type t on t.name = w.task_type where w.starts_at <= p_now
+    from w join divvy.task_type t on t.name = w.task_type where w.run_at <= p_now
 $$;
 
 -- Takes back the splits of ended leases, each charged an attempt; ends tasks past their deadline, and cancelled ones
@@ -147,8 +147,8 @@ declare
     u divvy.unit;
     v_taken int := 0;
 begin
-    for v_id in select t.id from divvy.task t where t.watch_at <= p_now and t.cancel_requested_at is not null
-        order by t.watch_at limit p_max
+    for v_id in select t.id from divvy.task t where least(t.deadline_at, t.cancel_requested_at) <= p_now and t.watched and t.cancel_requested_at is not null
+        order by least(t.deadline_at, t.cancel_requested_at) limit p_max
     loop
         select * into k from divvy.task t where t.id = v_id and t.finished_at is null for update skip locked;
         continue when not found;
@@ -174,8 +174,9 @@ language plpgsql set enable_seqscan = off as $$
 declare
     k divvy.task;
 begin
-    for k in select * from divvy.task t where t.watch_at <= p_now and t.deadline_at <= p_now and t.cancel_requested_at is null
-        order by t.watch_at limit p_max for update skip locked
+    for k in select * from divvy.task t where least(t.deadline_at, t.cancel_requested_at) <= p_now and t.watched and t.deadline_at <= p_now
+            and t.cancel_requested_at is null
+        order by least(t.deadline_at, t.cancel_requested_at) limit p_max for update skip locked
     loop
         perform divvy.record('deadline', 'task', k.id::text, format('its deadline was %s', k.deadline_at), jsonb_build_object('status', k.status), null);
         perform divvy.begin_cancel(k, 'deadline');

@@ -166,13 +166,13 @@ begin
             where s.task_type = p_type and s.lane = p_lane and s.key > p_from and s.key <= p_to and s.first_no <= s.last_no
             order by s.key limit 1);
     elsif p_lane < 10 then
-        return (select k.claim_key from divvy.task k
-            where k.task_type = p_type and k.lane = p_lane and k.claim_key > p_from and k.claim_key <= p_to and k.state = 'ready'
-            order by k.claim_key limit 1);
+        return (select k.key from divvy.task k
+            where k.task_type = p_type and k.lane = p_lane and k.key > p_from and k.key <= p_to and k.state = 'ready'
+            order by k.key limit 1);
     end if;
-    return (select s.claim_key from divvy.share s
-        where s.task_type = p_type and s.lane = p_lane and s.claim_key > p_from and s.claim_key <= p_to and s.state = 'ready'
-        order by s.claim_key limit 1);
+    return (select s.key from divvy.share s
+        where s.task_type = p_type and s.lane = p_lane and s.key > p_from and s.key <= p_to and s.state = 'ready'
+        order by s.key limit 1);
 end $$;
 
 -- Moves the marks of a type's lanes up to below their lowest ready key, as far as p_to (null: as keys are verified). A look
@@ -215,11 +215,11 @@ declare
     v_highest bigint;
 begin
     select max(x.key) into v_highest from divvy.lane l, lateral (
-        select (select k.claim_key from divvy.task k where k.task_type = l.task_type and k.lane = l.lane and k.claim_key is not null
-            order by k.claim_key desc limit 1) as key
+        select (select k.key from divvy.task k where k.task_type = l.task_type and k.lane = l.lane
+            order by k.key desc limit 1) as key
         union all
-        select (select s.claim_key from divvy.share s where s.task_type = l.task_type and s.lane = l.lane and s.claim_key is not null
-            order by s.claim_key desc limit 1)
+        select (select s.key from divvy.share s where s.task_type = l.task_type and s.lane = l.lane
+            order by s.key desc limit 1)
         union all
         select (select s.key from divvy.stretch s where s.task_type = l.task_type and s.lane = l.lane and s.first_no <= s.last_no
             order by s.key desc limit 1)) x;

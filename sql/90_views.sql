@@ -126,25 +126,25 @@ left join divvy.worker w on w.id = s.worker;
 create or replace view divvy.type_stats as
 select n.name as task_type, t.name is not null as declared, t.plan, t.reduce, t.paused_until, t.pause_reason,
     case when f.name is null then r.ready - h.leased else 0 end as ready,
-    (select count(*) from divvy.unit u where u.task_type = n.name and u.waits_until is not null)
+    (select count(*) from divvy.unit u where u.task_type = n.name and u.key < 0 and u.phase is not null)
         + (select coalesce(sum(s.last_no - s.first_no + 1), 0)::bigint from divvy.stretch s
             where s.task_type = n.name and s.lane < 0 and s.first_no <= s.last_no)
         + case when f.name is null then 0 else r.ready - h.leased end as delayed,
     h.running + h.rowless as running,
-    (select count(*) from divvy.task k where k.task_type = n.name and k.starts_at is not null) as scheduled,
+    (select count(*) from divvy.task k where k.task_type = n.name and k.key < 0 and k.phase is null) as scheduled,
     case when f.name is null and r.ready > h.leased then divvy.clock() - r.oldest end as oldest_ready,
     (select count(*) from divvy.worker w where n.name = any (w.task_types) and w.seen_at > divvy.clock() - interval '1 min') as workers,
     -- Of the delayed ones, those that a limit holds back: of a group or a task, or of the whole type.
-    (select count(*) from divvy.unit u where u.task_type = n.name and u.waits_until = 'infinity' and u.reason = 'limit')
+    (select count(*) from divvy.unit u where u.task_type = n.name and u.key < 0 and u.reason = 'limit')
         + case when f.name is null then 0 else r.ready - h.leased end as held
-from (select name from divvy.task_type union select distinct k.task_type from divvy.task k where k.starts_at is not null) n
+from (select name from divvy.task_type union select distinct k.task_type from divvy.task k where k.key < 0 and k.phase is null) n
 left join divvy.task_type t on t.name = n.name
 left join divvy.full_type f on f.name = n.name,
 -- Nothing behind a mark is ready.
 lateral (select coalesce(sum(x.n), 0)::bigint as ready, min(x.due_at) as oldest from divvy.lane m, lateral (
-        select 1 as n, k.due_at from divvy.task k where k.task_type = n.name and k.lane = m.lane and k.claim_key > m.mark and k.state = 'ready'
+        select 1 as n, k.due_at from divvy.task k where k.task_type = n.name and k.lane = m.lane and k.key > m.mark and k.state = 'ready'
         union all
-        select 1, s.due_at from divvy.share s where s.task_type = n.name and s.lane = m.lane and s.claim_key > m.mark and s.state = 'ready'
+        select 1, s.due_at from divvy.share s where s.task_type = n.name and s.lane = m.lane and s.key > m.mark and s.state = 'ready'
         union all
         select s.last_no - s.first_no + 1, s.due_at from divvy.stretch s
         where s.task_type = n.name and s.lane = m.lane and s.key > m.mark and s.first_no <= s.last_no) x

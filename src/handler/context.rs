@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 use sqlx::{PgConnection, PgPool, PgTransaction};
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 /// The longest log line the protocol takes; what is longer is cut rather than refused.
@@ -25,17 +26,17 @@ const ADD_SPLITS_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// One attempt at one split.
 pub struct Context<'c> {
-    split: Claimed,
+    split: Box<Claimed>,
     cancelled: CancellationToken,
-    stopping: CancellationToken,
+    stopping: Arc<CancellationToken>,
     pub(crate) door: Door<'c>,
 }
 
 impl<'c> Context<'c> {
     pub(crate) fn new(
-        split: Claimed,
+        split: Box<Claimed>,
         cancelled: CancellationToken,
-        stopping: CancellationToken,
+        stopping: Arc<CancellationToken>,
         door: Door<'c>,
     ) -> Self {
         Self { split, cancelled, stopping, door }
@@ -129,7 +130,7 @@ impl<'c> Context<'c> {
     /// Fires when the worker begins to stop. Long work may save a checkpoint and return `Continue`; what is
     /// not finished within the grace period is given back.
     pub fn stopping(&self) -> CancellationToken {
-        self.stopping.clone()
+        CancellationToken::clone(&self.stopping)
     }
 
     /// What an earlier attempt or `Continue` left.

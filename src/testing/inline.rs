@@ -10,6 +10,7 @@ use crate::store::{complete, enqueue, lock, operate};
 use crate::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -91,7 +92,7 @@ async fn run_split(
     let (id, token) = (split.split_id, split.token);
     let never = CancellationToken::new();
     let door = Door::Inline { connection: &mut *connection, opened: false };
-    let mut context = Context::new(split, never.clone(), never, door);
+    let mut context = Context::new(Box::new(split), never.clone(), Arc::new(never), door);
     let answer = handler.run(&mut context).await;
     let opened = context.wrote_inline();
     let settlement = settlement(answer);

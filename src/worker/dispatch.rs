@@ -244,6 +244,9 @@ impl Dispatcher {
         }
         let beside = !self.rounds.is_empty();
         let claiming = self.flights.values().any(|flight| !flight.asked.is_empty());
+        if beside && claiming && self.finished.len() < ROUND_BESIDE_LEAST {
+            return;
+        }
         // Two rounds that end parts of one lease would find it locked, and leave its end to a duty.
         let theirs: HashSet<Token> =
             self.flights.values().flat_map(|flight| flight.batch.iter().map(|one| one.token)).collect();
@@ -337,7 +340,7 @@ impl Dispatcher {
         for split in claimed {
             let held = self.leases.insert(split.split_id, split.token);
             match self.lanes.iter_mut().find(|lane| *lane.task_type == *split.task_type) {
-                Some(lane) => lane.queue(split, held, now),
+                Some(lane) => lane.queue(Box::new(split), held, now),
                 None => {
                     tracing::error!(split.id = %split.split_id, "claimed split {} of a type not asked for", split.split_id)
                 }
@@ -359,9 +362,7 @@ impl Dispatcher {
             }
         }
         self.summary.failed += round.refused.len() as u64;
-        for one in batch {
-            self.leases.remove(one.split_id, one.token);
-        }
+        self.leases.remove_all(batch.iter().map(|one| (one.split_id, one.token)));
     }
 
     fn split_ended(&mut self, joined: Joined) {

@@ -82,9 +82,12 @@ impl Execution {
     }
 
     /// Runs the handler in a task of its own, so that its panic is an answer, and stores what came of it.
-    pub(super) async fn run(self, split: Claimed) -> Ended {
+    pub(super) async fn run(self, split: Box<Claimed>) -> Ended {
         let mut body = self.spawn_body(split);
+        // Most bodies are through when they are first looked at; only the others are worth a watch.
+        tokio::task::yield_now().await;
         let cut = tokio::select! {
+            biased;
             joined = &mut body => {
                 self.held.answered();
                 return match joined.map(|(transaction, answer)| (settlement(answer), transaction)) {
@@ -101,7 +104,7 @@ impl Execution {
     }
 
     async fn cut_short(&self, cut: Cut, mut body: Body) -> Settled {
-        self.held.cancel.cancel();
+        self.held.cancel();
         self.held.answered();
         body.abort();
         let settled = match cut {
@@ -120,14 +123,14 @@ impl Execution {
         settled
     }
 
-    fn spawn_body(&self, split: Claimed) -> Body {
+    fn spawn_body(&self, split: Box<Claimed>) -> Body {
         let door = Door::Pools {
             control: self.core.control.clone(),
             work: self.core.work.clone(),
             limit: self.limit,
             transaction: None,
         };
-        let mut context = Context::new(split, self.held.cancel.clone(), self.signals.stop.clone(), door);
+        let mut context = Context::new(split, self.held.cancellation(), self.signals.stop.clone(), door);
         let handler = self.handler.clone();
         AbortOnDropHandle::new(tokio::spawn(async move {
             let answer = handler.run(&mut context).await;
@@ -137,7 +140,7 @@ impl Execution {
 
     /// A handler that ignores the loss of its lease is ended after the grace: its work counts for nothing.
     async fn lost_for_a_while(&self) {
-        self.held.lost.cancelled().await;
+        self.held.lost().await;
         tokio::time::sleep(self.core.grace).await;
     }
 

@@ -19,7 +19,7 @@ const MEAN_WEIGHT: f64 = 0.1;
 
 /// A split that waits for a slot, and since when.
 struct Queued {
-    split: Claimed,
+    split: Box<Claimed>,
     held: Held,
     since: Instant,
 }
@@ -63,7 +63,7 @@ impl Lane {
         self.mean.is_some_and(|mean| mean < PREFETCH_BELOW.as_secs_f64())
     }
 
-    pub(super) fn queue(&mut self, split: Claimed, held: Held, since: Instant) {
+    pub(super) fn queue(&mut self, split: Box<Claimed>, held: Held, since: Instant) {
         self.queued.push_back(Queued { split, held, since });
     }
 
@@ -73,7 +73,7 @@ impl Lane {
     }
 
     /// The next split to start, if a slot is free; the slot is taken.
-    pub(super) fn start(&mut self, now: Instant) -> Option<(Claimed, Held)> {
+    pub(super) fn start(&mut self, now: Instant) -> Option<(Box<Claimed>, Held)> {
         if !self.can_start() {
             return None;
         }
@@ -82,11 +82,11 @@ impl Lane {
     }
 
     /// A split that waits, to be given back; it counts as running until it is.
-    pub(super) fn give_back(&mut self) -> Option<(Claimed, Held)> {
+    pub(super) fn give_back(&mut self) -> Option<(Box<Claimed>, Held)> {
         self.take()
     }
 
-    fn take(&mut self) -> Option<(Claimed, Held)> {
+    fn take(&mut self) -> Option<(Box<Claimed>, Held)> {
         let Queued { split, held, .. } = self.queued.pop_front()?;
         self.running += 1;
         Some((split, held))
@@ -99,7 +99,7 @@ impl Lane {
 
     /// A split that has waited too long behind slow ones, to be given back. From then on nothing is fetched ahead, until
     /// splits have proven to be short again: else it would come back here at once.
-    pub(super) fn give_back_overdue(&mut self, now: Instant) -> Option<(Claimed, Held)> {
+    pub(super) fn give_back_overdue(&mut self, now: Instant) -> Option<(Box<Claimed>, Held)> {
         // Slots that go on, fast, come to it soon, however long the queue is.
         let flows = self.is_short() && now < self.started + AHEAD_MOST;
         if flows || now < self.queued.front()?.since + AHEAD_MOST {

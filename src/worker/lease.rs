@@ -2,31 +2,60 @@
 
 use crate::id::{SplitId, Token};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// How a running split hears of its end.
-#[derive(Debug, Clone)]
-pub(super) struct Held {
-    /// The lease was taken away: nothing the split does counts any more. Fires `cancel` too.
-    pub(super) lost: CancellationToken,
+#[derive(Debug, Clone, Default)]
+pub(super) struct Held(Arc<News>);
+
+#[derive(Debug, Default)]
+struct News {
     /// The handler should stop.
-    pub(super) cancel: CancellationToken,
+    cancel: CancellationToken,
+    /// The lease was taken away: nothing the split does counts any more. Then `cancel` has fired too.
+    lost: AtomicBool,
+    lost_now: Notify,
     /// The handler has answered: verdicts come too late to matter, and "lost" may only mean that the outcome
     /// was committed while the heartbeat was under way.
-    answered: Arc<AtomicBool>,
+    answered: AtomicBool,
 }
 
 impl Held {
-    fn new() -> Self {
-        let lost = CancellationToken::new();
-        Self { cancel: lost.child_token(), lost, answered: Arc::default() }
+    /// What the handler is given to hear of it.
+    pub(super) fn cancellation(&self) -> CancellationToken {
+        self.0.cancel.clone()
+    }
+
+    /// The handler should stop.
+    pub(super) fn cancel(&self) {
+        self.0.cancel.cancel();
     }
 
     /// From now on only the outcome's own call can tell whether the lease still holds.
     pub(super) fn answered(&self) {
-        self.answered.store(true, Ordering::Relaxed);
+        self.0.answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Until the lease is lost.
+    pub(super) async fn lost(&self) {
+        let now = self.0.lost_now.notified();
+        if !self.is_lost() {
+            now.await;
+        }
+    }
+
+    fn is_lost(&self) -> bool {
+        self.0.lost.load(Ordering::Acquire)
+    }
+
+    fn lose(&self) {
+        self.0.lost.store(true, Ordering::Release);
+        self.0.lost_now.notify_waiters();
+        self.cancel();
     }
 }
 
@@ -44,18 +73,27 @@ impl Leases {
     /// Takes a claimed split in. If an older lease on it is still here, that one is lost: the split
     /// wouldn't have been claimed again otherwise.
     pub(super) fn insert(&self, split: SplitId, token: Token) -> Held {
-        let held = Held::new();
+        let held = Held::default();
         if let Some((_, older)) = self.lock().insert(split, (token, held.clone())) {
-            older.lost.cancel();
+            older.lose();
         }
         held
     }
 
     /// Lets go of a split, if it is still held under this token.
     pub(super) fn remove(&self, split: SplitId, token: Token) {
+        self.remove_all([(split, token)]);
+    }
+
+    /// The same for many.
+    pub(super) fn remove_all(&self, splits: impl IntoIterator<Item = (SplitId, Token)>) {
         let mut held = self.lock();
-        if held.get(&split).is_some_and(|(current, _)| *current == token) {
-            held.remove(&split);
+        for (split, token) in splits {
+            if let Entry::Occupied(here) = held.entry(split)
+                && here.get().0 == token
+            {
+                here.remove();
+            }
         }
     }
 
@@ -71,11 +109,17 @@ impl Leases {
     pub(super) fn tell(&self, split: SplitId, token: Token, lost: bool) -> bool {
         let held = self.lock();
         let Some((_, held)) = held.get(&split).filter(|(current, _)| *current == token) else { return false };
-        let told = if lost { &held.lost } else { &held.cancel };
-        if held.answered.load(Ordering::Relaxed) || told.is_cancelled() {
+        if held.0.answered.load(Ordering::Relaxed)
+            || held.is_lost()
+            || (!lost && held.0.cancel.is_cancelled())
+        {
             return false;
         }
-        told.cancel();
+        if lost {
+            held.lose()
+        } else {
+            held.cancel()
+        }
         true
     }
 }
@@ -89,14 +133,28 @@ mod tests {
         let leases = Leases::default();
         let old = leases.insert(SplitId(1), Token(10));
         let new = leases.insert(SplitId(1), Token(11));
-        assert!(old.lost.is_cancelled() && old.cancel.is_cancelled());
-        assert!(!new.cancel.is_cancelled());
+        assert!(old.is_lost() && old.cancellation().is_cancelled());
+        assert!(!new.cancellation().is_cancelled());
         leases.remove(SplitId(1), Token(10));
         assert!(!leases.tell(SplitId(1), Token(10), true));
         assert_eq!(leases.all(), [(SplitId(1), Token(11))]);
-        assert!(!new.lost.is_cancelled());
+        assert!(!new.is_lost());
         assert!(leases.tell(SplitId(1), Token(11), false));
-        assert!(new.cancel.is_cancelled() && !new.lost.is_cancelled());
+        assert!(new.cancellation().is_cancelled() && !new.is_lost());
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_the_loss_hears_of_it_and_of_an_earlier_one() {
+        let leases = Leases::default();
+        let held = leases.insert(SplitId(1), Token(10));
+        leases.tell(SplitId(1), Token(10), false);
+        let (waits, ()) = tokio::join!(
+            async { tokio::time::timeout(std::time::Duration::from_secs(30), held.lost()).await },
+            async { assert!(leases.tell(SplitId(1), Token(10), true)) }
+        );
+        waits.unwrap();
+        held.lost().await;
+        assert!(!leases.tell(SplitId(1), Token(10), true));
     }
 
     #[test]
@@ -105,6 +163,6 @@ mod tests {
         let held = leases.insert(SplitId(1), Token(10));
         held.answered();
         assert!(!leases.tell(SplitId(1), Token(10), true));
-        assert!(!held.lost.is_cancelled());
+        assert!(!held.is_lost());
     }
 }

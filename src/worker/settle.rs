@@ -51,7 +51,7 @@ pub(super) async fn settle(
                     return Settled::Lost;
                 }
                 tokio::select! {
-                    () = held.lost.cancelled() => return Settled::Lost,
+                    () = held.lost() => return Settled::Lost,
                     () = signals.abort.cancelled() => {}
                     () = tokio::time::sleep(backoff.next()) => {}
                 }

@@ -2,6 +2,7 @@
 
 use crate::store::listen::Heard;
 use crate::store::state::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -9,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 /// Each is a fact or a wake-up; none carries data.
 pub(super) struct Signals {
     /// Claim nothing more, give back what isn't started, let the rest finish.
-    pub(super) stop: CancellationToken,
+    pub(super) stop: Arc<CancellationToken>,
     /// The grace is over: end what still runs.
     pub(super) abort: CancellationToken,
     /// The worker is through: heartbeats and listener end.
@@ -31,7 +32,7 @@ pub(super) struct Signals {
 impl Signals {
     pub(super) fn new(shutdown: &CancellationToken) -> Self {
         Self {
-            stop: shutdown.child_token(),
+            stop: Arc::new(shutdown.child_token()),
             abort: CancellationToken::new(),
             done: CancellationToken::new(),
             listener_answered: CancellationToken::new(),

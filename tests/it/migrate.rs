@@ -167,7 +167,8 @@ async fn everything_belongs_to_divvy_owner_and_the_public_may_call_nothing() {
 
 #[tokio::test]
 async fn the_dump_makes_the_same_schema_and_may_be_run_again() {
-    let (by_migrate, by_psql) = (TestDb::new().await, TestDb::empty().await);
+    let (by_migrate, by_psql) = (TestDb::empty().await, TestDb::empty().await);
+    migrate::migrate(by_migrate.options()).await.unwrap();
     let script = tempfile::NamedTempFile::new().unwrap();
     fs::write(script.path(), ok(&mut divvy(&["migrate", "--dump-sql"]))).unwrap();
     for run in ["first", "second"] {

@@ -281,7 +281,9 @@ async fn call_task(bench: &mut Bench, call: &str, task: i64) -> Result<(), Strin
         }
         "deadline" => {
             bench
-                .value(&format!("update divvy.task set deadline_at = divvy.clock() where id = {task}"))
+                .value(&format!(
+                    "update divvy.task set deadline_at = divvy.clock() where id = {task} and finished_at is null"
+                ))
                 .await
                 .unwrap();
             "select divvy.reclaim()::text".into()

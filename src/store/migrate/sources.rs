@@ -32,6 +32,7 @@ pub const MIGRATIONS: &[Source] = sources![
     "migrations/0007_unnamed_moments.sql",
     "migrations/0008_http.sql",
     "migrations/0009_late_writers.sql",
+    "migrations/0010_keys.sql",
 ];
 
 /// The rules: functions and views, in the order in which they are applied.

@@ -25,7 +25,7 @@ async fn a_lane_with_100000_delayed_splits_costs_a_claim_nothing() {
     // As so many calls of snooze would.
     for table in ["task", "share"] {
         hand.run(&format!(
-            "update divvy.{table} set state = 'delayed', due_at = now() + interval '1 hour' where state = 'ready'"
+            "update divvy.{table} set state = 'delayed', key = -key, due_at = now() + interval '1 hour' where state = 'ready'"
         ))
         .await;
     }

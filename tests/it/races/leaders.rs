@@ -121,7 +121,9 @@ async fn a_tick_waits_for_no_claim_that_is_not_committed() {
     worker.run("rollback").await;
     pausing.await.unwrap();
     worker.run("begin").await;
-    worker.run(&format!("update divvy.task set state = 'ready' where id = {task}")).await;
+    worker
+        .run(&format!("update divvy.task set state = 'ready', key = nextval('divvy.key') where id = {task}"))
+        .await;
     leader.run("select divvy.tick()").await;
     worker.run("commit").await;
     leader.run("select divvy.tick()").await;

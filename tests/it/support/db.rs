@@ -180,6 +180,10 @@ impl Server {
             run(&mut admin, format!("create database {unfinished} template template0")).await;
             let options = self.options.clone().database(&unfinished);
             migrate::migrate(&options).await.unwrap_or_else(|e| panic!("migrating the template: {e}"));
+            let mut migrated =
+                PgConnection::connect_with(&options).await.expect("connecting to the template");
+            run(&mut migrated, include_str!("invariants.sql").into()).await;
+            migrated.close().await.expect("closing the connection to the template");
             run(&mut admin, format!("alter database {unfinished} rename to {name}")).await;
             run(&mut admin, format!("alter database {name} allow_connections false")).await;
         }

@@ -19,6 +19,10 @@ use std::future::Future;
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// The allocator of the `divvy` program, for everybody.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Any error; printed for the table's "skipped" line.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// What everything here returns.
