@@ -217,6 +217,7 @@ async fn result(call: Call, query: Wait) -> Result<Answer<Outcome>, Problem> {
         _ = timeout(wait, call.api.watch.ended(id)) => {}
         () = call.api.stop.cancelled() => {}
     }
+    call.still_let_in().await?;
     let found = outcome(&call, id).await?;
     shown(&call, found)
 }

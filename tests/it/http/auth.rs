@@ -108,3 +108,39 @@ fn serve_listens_on_no_open_address_without_tokens() {
         );
     }
 }
+
+#[tokio::test]
+async fn who_waits_or_reads_a_stream_is_let_go_when_the_token_ends() {
+    let db = TestDb::new().await;
+    let mut http = guarded(&db).await;
+    let secret = token(&db, "both", &["producer", "worker"]).await;
+    http.token = Some(secret.clone());
+    let id = http.post("/api/v1/tasks", json!({ "task_type": "mail", "run_at": "2999-01-01T00:00:00Z" })).await;
+    let id = id.is(201)["task_id"].as_str().unwrap().to_owned();
+    let me = "77777777-7777-7777-7777-777777777777";
+    let who = json!({ "worker": me, "name": "w", "task_types": ["mail"], "slots": 1 });
+    http.post("/api/v1/worker/register", who).await.is(200);
+    let mut stream = tokio::net::TcpStream::connect(http.address).await.unwrap();
+    let ask = format!(
+        "GET /api/v1/tasks/{id}/stream HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {secret}\r\n\r\n"
+    );
+    tokio::io::AsyncWriteExt::write_all(&mut stream, ask.as_bytes()).await.unwrap();
+    let streamed = tokio::spawn(async move { super::client::read(&mut stream).await });
+    let path = format!("/api/v1/tasks/{id}/result?wait=8");
+    let wait = json!({ "worker": me, "task_types": ["mail"], "wait": 30 });
+    let (result, claim, ()) = tokio::join!(http.get(&path), http.post("/api/v1/worker/claim", wait), async {
+        until("somebody waits for work", async || {
+            sqlx::query_scalar("select exists (select from divvy.type_wake where idle_until > now())")
+                .fetch_one(db.pool())
+                .await
+                .unwrap()
+        })
+        .await;
+        sqlx::query("select divvy.revoke_token('both')").execute(db.pool()).await.unwrap();
+    });
+    result.refuses(401, "unauthorized");
+    claim.refuses(401, "unauthorized");
+    let streamed = tokio::time::timeout(std::time::Duration::from_secs(20), streamed).await;
+    let streamed = streamed.expect("the stream ends").unwrap().is(200).to_string();
+    assert!(streamed.contains("event: progress") && !streamed.contains("event: end"), "{streamed}");
+}
