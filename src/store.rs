@@ -31,8 +31,8 @@ pub mod token;
 pub mod worker;
 
 use crate::{Error, ErrorKind, Result};
-use sqlx::postgres::types::PgInterval;
 use sqlx::pool::PoolConnection;
+use sqlx::postgres::types::PgInterval;
 use sqlx::{PgConnection, PgPool, Postgres};
 use std::future::Future;
 use std::pin::Pin;

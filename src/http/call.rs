@@ -222,12 +222,11 @@ mod tests {
         };
         let one = json!({ "task_id": "7", "payload": { "iban": 1 }, "result": 2, "error": "e", "splits": 3 });
         assert_eq!(shown(one), json!({ "task_id": "7", "error": "e", "splits": 3 }));
-        let page =
-            json!({ "items": [{ "verb": "update_task", "after": { "payload": 1, "priority": 2 } }] });
+        let page = json!({ "items": [{ "verb": "update_task", "after": { "payload": 1, "priority": 2 } }] });
         assert_eq!(shown(page), json!({ "items": [{ "verb": "update_task", "after": { "priority": 2 } }] }));
         let decided = json!({ "before": null, "after": { "splits": [{ "iban": 1 }], "labels": ["a"] } });
         assert_eq!(shown(decided), json!({ "before": null, "after": { "labels": ["a"] } }));
-        let then = json!({ "success": { "task_type": "b", "payload": { "iban": 1 } } });
+        let then = json!({ "succeeded": { "task_type": "b", "payload": { "iban": 1 } } });
         let a_type = json!({ "declaration": { "options": { "then": then, "plan": true } } });
         assert_eq!(shown(a_type), json!({ "declaration": { "options": { "plan": true } } }));
     }

@@ -205,9 +205,7 @@ impl Route {
             Sent::Body(_) => intake::key(&parts.headers, self.keyed)?,
         };
         let sent: intake::Taken = match self.sent {
-            Sent::Query(_) => {
-                Bytes::copy_from_slice(parts.uri.query().unwrap_or_default().as_bytes()).into()
-            }
+            Sent::Query(_) => Bytes::copy_from_slice(parts.uri.query().unwrap_or_default().as_bytes()).into(),
             Sent::Body(_) => {
                 without_query(parts.uri.query())?;
                 intake::read(&api, &parts.headers, body).await?

@@ -175,7 +175,8 @@ async fn take(api: &Arc<Api>, ask: &Arc<Ask>) -> Result<Held, Error> {
     let (api, ask) = (api.clone(), ask.clone());
     tokio::spawn(async move {
         let within = api.patience.database;
-        let claimed = api.store.bounded(within, move |c| Box::pin(async move { claim::claim(c, &ask).await }));
+        let claimed =
+            api.store.bounded(within, move |c| Box::pin(async move { claim::claim(c, &ask).await }));
         let held = claimed.await.map(|splits| Held { splits, api });
         // Where nobody listens any more, dropping it releases.
         tell.send(held).ok();
@@ -209,8 +210,9 @@ impl Drop for Held {
         tokio::spawn(async move {
             for split in splits {
                 let (id, token) = (split.split_id, split.token);
-                let release =
-                    api.store.bounded(api.patience.database, move |c| Box::pin(complete::release(c, id, token)));
+                let release = api
+                    .store
+                    .bounded(api.patience.database, move |c| Box::pin(complete::release(c, id, token)));
                 if let Err(error) = release.await {
                     tracing::debug!(split.id = %id, %error, "split {id} is left to its lease");
                 }

@@ -3,6 +3,7 @@
 use super::client::running;
 use crate::support::db::TestDb;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const JSON: &str = "Content-Type: application/json";
 
@@ -126,6 +127,25 @@ async fn a_body_that_is_too_large_or_no_json_is_not_read() {
     );
     let larger = "x".repeat((16 << 20) + 1);
     http.ask("POST", "/api/v1/tasks", &[JSON.to_owned()], &larger).await.refuses(413, "too_large");
+    // The same where the length is not told.
+    let mut stream = tokio::net::TcpStream::connect(http.address).await.unwrap();
+    let head = format!(
+        "POST /api/v1/tasks HTTP/1.1\r\nHost: localhost\r\n{JSON}\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    );
+    let (mut answer, mut body) = stream.split();
+    let sending = async {
+        let chunk = format!("100000\r\n{}\r\n", "x".repeat(1 << 20));
+        body.write_all(head.as_bytes()).await.ok();
+        for _ in 0..17 {
+            body.write_all(chunk.as_bytes()).await.ok();
+        }
+    };
+    let reading = async {
+        let mut status = [0; 12];
+        answer.read_exact(&mut status).await.unwrap();
+        String::from_utf8(status.to_vec()).unwrap()
+    };
+    assert_eq!(tokio::join!(sending, reading).1, "HTTP/1.1 413");
     let form = ["Content-Type: application/x-www-form-urlencoded".to_owned()];
     http.ask("POST", "/api/v1/tasks", &form, "{\"task_type\": \"a\"}").await.refuses(415, "media_type");
 }
@@ -135,7 +155,6 @@ async fn without_tokens_only_this_machine_s_own_names_lead_here() {
     let db = TestDb::new().await;
     let http = running(&db).await;
     for host in ["evil.example", "127.0.0.1.evil.example", "10.0.0.1:8080", ""] {
-        use tokio::io::AsyncWriteExt;
         let mut stream = tokio::net::TcpStream::connect(http.address).await.unwrap();
         let ask = format!("GET /api/v1/tasks HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         stream.write_all(ask.as_bytes()).await.unwrap();

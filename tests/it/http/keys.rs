@@ -52,6 +52,10 @@ async fn actions_take_keys_and_a_refusal_keeps_nothing() {
         .await
         .unwrap();
     assert_eq!(events, 1);
+    // The same key and body, for another task: another request.
+    let other = http.post("/api/v1/tasks", json!({ "task_type": "mail" })).await.is(201);
+    let path = format!("/api/v1/tasks/{}/cancel", other["task_id"].as_str().unwrap());
+    http.keyed(&path, "k", json!({})).await.refuses(422, "DV010");
     let ask = json!({ "task_types": ["mail"] });
     http.keyed("/api/v1/worker/wait", "k", ask).await.refuses(400, "malformed");
     http.keyed("/api/v1/tasks", &"k".repeat(256), json!({ "task_type": "mail" })).await.refuses(422, "DV010");

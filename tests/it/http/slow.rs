@@ -57,7 +57,10 @@ async fn clients_that_go_away_while_the_database_works_hold_no_connection_of_it(
     let patience = Patience { database: Duration::from_secs(1), ..Patience::default() };
     let http = serving(pool, db.options(), false, patience).await;
     let mut holder = db.connect().await;
-    sqlx::raw_sql("begin; lock table divvy.task in access exclusive mode").execute(&mut holder).await.unwrap();
+    sqlx::raw_sql("begin; lock table divvy.task in access exclusive mode")
+        .execute(&mut holder)
+        .await
+        .unwrap();
     for _ in 0..4 {
         let mut stream = TcpStream::connect(http.address).await.unwrap();
         stream.write_all(b"GET /api/v1/tasks/1/progress HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
