@@ -125,15 +125,17 @@ pub(super) fn keyed(who: &Who, method: &Method, path: &str, key: String, sent: &
     Keyed { holder: who.holder().to_owned(), key, request }
 }
 
-/// `a,b,c` as a list.
+/// `a,b,c` as a list; nothing is an empty one.
 pub(super) fn list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: DeserializeOwned,
 {
     let text = String::deserialize(deserializer)?;
-    let words = text.split(',').filter(|word| !word.is_empty());
-    words.map(|word| T::deserialize(word.into_deserializer())).collect()
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    text.split(',').map(|word| T::deserialize(word.into_deserializer())).collect()
 }
 
 #[cfg(test)]

@@ -81,6 +81,7 @@ const BAD: &[Bad] = &[
     ("GET", "/api/v1/tasks?limit=0", "", 422, "DV010", "limit is 0"),
     ("GET", "/api/v1/tasks?limit=many", "", 422, "DV010", "invalid digit"),
     ("GET", "/api/v1/tasks?status=lost", "", 422, "DV010", "unknown variant `lost`"),
+    ("GET", "/api/v1/tasks?status=,", "", 422, "DV010", "unknown variant ``"),
     ("GET", "/api/v1/tasks?colour=red", "", 422, "DV010", "unknown field `colour`"),
     ("GET", "/api/v1/tasks?cursor=%00", "", 422, "DV010", "an id"),
     ("GET", "/api/v1/tasks?label=%00", "", 422, "DV010", "SQLSTATE 22021"),
