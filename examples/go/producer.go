@@ -19,14 +19,14 @@ func main() {
 	ctx, task_type := context.Background(), os.Args[1]
 	db, err := pgx.Connect(ctx, os.Getenv("DATABASE_URL"))
 	must(err)
-	_, err = db.Exec(ctx, "create table if not exists go_order (id bigint generated always as identity, what text)")
+	_, err = db.Exec(ctx, "create temporary table purchase (id bigint generated always as identity, what text)")
 	must(err)
 
 	// Your rows and the task commit together …
 	const insert = "insert into divvy.task (task_type, payload, run_at) values ($1, $2::text::jsonb, 'tomorrow') returning id"
 	var kept, gone int64
 	must(pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "insert into go_order (what) values ('a book')"); err != nil {
+		if _, err := tx.Exec(ctx, "insert into purchase (what) values ('a book')"); err != nil {
 			return err
 		}
 		return tx.QueryRow(ctx, insert, task_type, `{"order": "a book"}`).Scan(&kept)
@@ -35,13 +35,13 @@ func main() {
 	// … or not at all.
 	tx, err := db.Begin(ctx)
 	must(err)
-	_, err = tx.Exec(ctx, "insert into go_order (what) values ('a ship')")
+	_, err = tx.Exec(ctx, "insert into purchase (what) values ('a ship')")
 	must(err)
 	must(tx.QueryRow(ctx, insert, task_type, "{}").Scan(&gone))
 	must(tx.Rollback(ctx))
 
 	var what, status string
-	must(db.QueryRow(ctx, "select string_agg(what, ', ') from go_order").Scan(&what))
+	must(db.QueryRow(ctx, "select string_agg(what, ', ') from purchase").Scan(&what))
 	check(what, "a book")
 	must(db.QueryRow(ctx, "select status from divvy.task_result($1)", kept).Scan(&status))
 	check(status, "scheduled")
@@ -58,10 +58,11 @@ func main() {
 	must(err)
 
 	// At most one open task with a key: the second is none.
-	const once = "insert into divvy.task (task_type, dedupe_key, run_at) values ($1, 'daily', 'tomorrow') on conflict do nothing returning id"
+	const once = "insert into divvy.task (task_type, dedupe_key, run_at) values ($1, $2, 'tomorrow') on conflict do nothing returning id"
 	var first, second int64
-	must(db.QueryRow(ctx, once, task_type).Scan(&first))
-	check(errors.Is(db.QueryRow(ctx, once, task_type).Scan(&second), pgx.ErrNoRows), true)
+	key := fmt.Sprint("after task ", kept)
+	must(db.QueryRow(ctx, once, task_type, key).Scan(&first))
+	check(errors.Is(db.QueryRow(ctx, once, task_type, key).Scan(&second), pgx.ErrNoRows), true)
 
 	// A divided task: 60 ranges of 100 numbers. Headers go to every split; a traceparent continues your trace.
 	seconds, err := strconv.ParseFloat(os.Getenv("SECONDS_PER_SPLIT"), 64)

@@ -13,22 +13,22 @@ $rows = function (string $sql, mixed ...$values) use ($db): array {
 $check = function (mixed $is, mixed $should): void {
     $is === $should || throw new RuntimeException(json_encode($is) . ' is not ' . json_encode($should));
 };
-$rows('create table if not exists php_order (id bigint generated always as identity, what text)');
+$rows('create temporary table purchase (id bigint generated always as identity, what text)');
 
 // Your rows and the task commit together …
 $insert = "insert into divvy.task (task_type, payload, run_at) values ($1, $2, 'tomorrow') returning id";
 $rows('begin');
-$rows("insert into php_order (what) values ('a book')");
+$rows("insert into purchase (what) values ('a book')");
 $kept = $rows($insert, $type, json_encode(['order' => 'a book']))[0]['id'];
 $rows('commit');
 
 // … or not at all.
 $rows('begin');
-$rows("insert into php_order (what) values ('a ship')");
+$rows("insert into purchase (what) values ('a ship')");
 $gone = $rows($insert, $type, '{}')[0]['id'];
 $rows('rollback');
 
-$check($rows('select what from php_order'), [['what' => 'a book']]);
+$check($rows('select what from purchase'), [['what' => 'a book']]);
 $check($rows('select status from divvy.task_result($1)', $kept), [['status' => 'scheduled']]);
 $check($rows('select 1 from divvy.task_overview where task_id = $1', $gone), []);
 
@@ -37,8 +37,9 @@ $many = json_encode(array_map(fn (int $n) => ['n' => $n], range(0, 999)));
 $rows("insert into divvy.task (task_type, payload, run_at) select $1, t, '2100-01-01' from jsonb_array_elements($2) t", $type, $many);
 
 // At most one open task with a key: the second is none.
-$once = "insert into divvy.task (task_type, dedupe_key, run_at) values ($1, 'daily', 'tomorrow') on conflict do nothing returning id";
-$check([count($rows($once, $type)), count($rows($once, $type))], [1, 0]);
+$once = "insert into divvy.task (task_type, dedupe_key, run_at) values ($1, $2, 'tomorrow') on conflict do nothing returning id";
+$key = "after task $kept";
+$check([count($rows($once, $type, $key)), count($rows($once, $type, $key))], [1, 0]);
 
 // A divided task: 60 ranges of 100 numbers. Headers go to every split; a traceparent continues your trace.
 $divided = "insert into divvy.task (task_type, payload, split_range, split_size, headers) values ($1, $2, '[0,6000)', 100, $3) returning id";

@@ -57,6 +57,13 @@ async fn an_unknown_an_expired_and_a_malformed_token_are_refused() {
         http.token = Some(bad);
         http.get("/api/v1/tasks").await.refuses(401, "unauthorized");
     }
+    let past =
+        "select divvy.create_token('late', repeat('a', 64), '{reader}', divvy.clock() - interval '1 s')";
+    let refused = sqlx::query(past).execute(db.pool()).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("token late: expires_at is ") && refused.contains("which has passed"),
+        "{refused}"
+    );
     http.token = None;
     let basic = ["Authorization: Basic YTpi".to_owned()];
     let answer = http.ask("GET", "/api/v1/tasks", &basic, "").await;
