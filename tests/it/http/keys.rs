@@ -25,7 +25,15 @@ async fn the_same_key_with_the_same_body_is_done_once_however_many_come_at_once(
     let other = json!({ "task_type": "mail", "payload": { "n": 2 } });
     let told = http.keyed("/api/v1/tasks", "order-7", other.clone()).await.refuses(422, "DV010");
     assert!(told.contains("'order-7' was used for another request"), "{told}");
-    http.keyed("/api/v1/tasks/batch", "order-7", json!({ "tasks": [body] })).await.refuses(422, "DV010");
+    http.keyed("/api/v1/tasks/batch", "order-7", json!({ "tasks": [body.clone()] }))
+        .await
+        .refuses(422, "DV010");
+    // Nobody who may call the function gives an answer that was given already another content.
+    sqlx::query("select divvy.keep_answer('', 'order-7', 500, '\"forged\"')")
+        .execute(db.pool())
+        .await
+        .unwrap();
+    assert_eq!(http.keyed("/api/v1/tasks", "order-7", body).await.is(201), answers[0]);
     // After a day the key is free again, and a duty forgets it.
     sqlx::query("update divvy.kept_answer set kept_until = now()").execute(db.pool()).await.unwrap();
     http.keyed("/api/v1/tasks", "order-7", other).await.is(201);
