@@ -143,9 +143,9 @@ fn hide(value: &mut Value, in_decision: bool) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(|item| hide(item, in_decision)),
         Value::Object(object) => {
-            object.retain(|key, _| {
-                !HIDDEN.contains(&key.as_str()) && !(in_decision && key == HIDDEN_IN_DECISIONS)
-            });
+            let hidden =
+                |key: &String| HIDDEN.contains(&key.as_str()) || in_decision && key == HIDDEN_IN_DECISIONS;
+            object.retain(|key, _| !hidden(key));
             for (key, part) in object {
                 hide(part, in_decision || key == "before" || key == "after");
             }
