@@ -125,16 +125,13 @@ pub(super) fn keyed(who: &Who, method: &Method, path: &str, key: String, sent: &
     Keyed { holder: who.holder().to_owned(), key, request }
 }
 
-/// `a,b,c` as a list; nothing is an empty one.
+/// `a,b,c` as a list; an empty word is a word like others.
 pub(super) fn list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: DeserializeOwned,
 {
     let text = String::deserialize(deserializer)?;
-    if text.is_empty() {
-        return Ok(Vec::new());
-    }
     text.split(',').map(|word| T::deserialize(word.into_deserializer())).collect()
 }
 

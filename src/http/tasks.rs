@@ -136,6 +136,7 @@ struct Which {
     task_type: Option<String>,
     /// In one of these states, separated by commas
     #[serde(default, deserialize_with = "intake::list")]
+    #[schemars(length(min = 1))]
     status: Vec<TaskStatus>,
     /// With this label
     label: Option<String>,

@@ -81,6 +81,8 @@ const BAD: &[Bad] = &[
     ("GET", "/api/v1/tasks?limit=0", "", 422, "DV010", "limit is 0"),
     ("GET", "/api/v1/tasks?limit=many", "", 422, "DV010", "invalid digit"),
     ("GET", "/api/v1/tasks?status=lost", "", 422, "DV010", "unknown variant `lost`"),
+    ("GET", "/api/v1/tasks?status=", "", 422, "DV010", "unknown variant ``"),
+    ("GET", "/api/v1/splits?status=ready,", "", 422, "DV010", "unknown variant ``"),
     ("GET", "/api/v1/tasks?status=,", "", 422, "DV010", "unknown variant ``"),
     ("GET", "/api/v1/tasks?colour=red", "", 422, "DV010", "unknown field `colour`"),
     ("GET", "/api/v1/tasks?cursor=%00", "", 422, "DV010", "an id"),
@@ -160,5 +162,22 @@ async fn without_tokens_only_this_machine_s_own_names_lead_here() {
         let ask = format!("GET /api/v1/tasks HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         stream.write_all(ask.as_bytes()).await.unwrap();
         super::client::read(&mut stream).await.refuses(403, "forbidden");
+    }
+}
+
+#[tokio::test]
+async fn what_no_second_try_cures_is_a_failure_of_the_service_and_tells_no_stranger_why() {
+    let db = TestDb::new().await;
+    let http = running(&db).await;
+    sqlx::raw_sql("set client_min_messages = error; drop schema divvy cascade")
+        .execute(db.pool())
+        .await
+        .unwrap();
+    for told in [
+        http.post("/api/v1/tasks", json!({ "task_type": "mail" })).await,
+        http.keyed("/api/v1/tasks", "k", json!({ "task_type": "mail" })).await,
+        http.get("/api/v1/tasks").await,
+    ] {
+        assert_eq!(told.refuses(500, "internal"), "the service failed; its log says why");
     }
 }
