@@ -26,11 +26,11 @@ begin
     end if;
 end $$;
 
--- Keeps the answer of the request whose key this transaction has taken.
+-- Keeps the answer of the request whose key this transaction has taken. One that was kept before stays as it was.
 create or replace function divvy.keep_answer(holder text, key text, status int, answer text) returns void
 language sql security definer set search_path = pg_catalog, pg_temp as $$
     update divvy.kept_answer a set status = keep_answer.status, answer = keep_answer.answer
-    where a.holder = keep_answer.holder and a.key = keep_answer.key
+    where a.holder = keep_answer.holder and a.key = keep_answer.key and a.status is null
 $$;
 
 -- Forgets answers whose time has passed, and tokens that have not been good for 90 days.

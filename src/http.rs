@@ -61,7 +61,7 @@ struct Api {
     wake: wake::Wake,
     health: health::Health,
     /// Memory for large bodies, in KiB.
-    bodies: Semaphore,
+    bodies: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     patience: Patience,
     /// The service is about to stop: who waits is answered.
@@ -95,7 +95,7 @@ impl Service {
             watch: watch::Watch::start(&store, draining.clone()),
             wake: wake::Wake::start(&listening, draining.clone()),
             health,
-            bodies: Semaphore::new(intake::BODIES_KIB),
+            bodies: Arc::new(Semaphore::new(intake::BODIES_KIB)),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             patience,
             stop: draining,

@@ -31,8 +31,9 @@ pub mod token;
 pub mod worker;
 
 use crate::{Error, ErrorKind, Result};
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::types::PgInterval;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool, Postgres};
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -68,19 +69,42 @@ impl Store {
     where
         F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T>,
     {
-        let mut connection = self.pool.acquire().await?;
-        match tokio::time::timeout(limit, work(&mut connection)).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => {
-                if sqlstate::is_connection_lost(&error) {
-                    connection.close_on_drop();
-                }
-                Err(error)
-            }
-            Err(_) => {
+        run(self.pool.acquire().await?, limit, work).await
+    }
+
+    /// The same in a task of its own: `work` goes on when whoever asked is dropped. A connection that is left in the middle
+    /// of a call waits for its end without any limit, and nobody else has it meanwhile.
+    ///
+    /// # Errors
+    /// As [`Store::bounded`].
+    pub async fn bounded_apart<T, F>(&self, limit: Duration, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T> + Send + 'static,
+    {
+        let connection = self.pool.acquire().await?;
+        let done = tokio::spawn(run(connection, limit, work)).await;
+        done.unwrap_or_else(|error| {
+            Err(Error::new(ErrorKind::Database, format!("the call did not end: {error}")))
+        })
+    }
+}
+
+async fn run<T, F>(mut connection: PoolConnection<Postgres>, limit: Duration, work: F) -> Result<T>
+where
+    F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T>,
+{
+    match tokio::time::timeout(limit, work(&mut connection)).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => {
+            if sqlstate::is_connection_lost(&error) {
                 connection.close_on_drop();
-                Err(Error::new(ErrorKind::Database, format!("the database did not answer within {limit:?}")))
             }
+            Err(error)
+        }
+        Err(_) => {
+            connection.close_on_drop();
+            Err(Error::new(ErrorKind::Database, format!("the database did not answer within {limit:?}")))
         }
     }
 }

@@ -9,23 +9,23 @@ type=$1
 
 sql <<'SQL'
 set client_min_messages = warning;
-create table if not exists bash_order (id bigint generated always as identity, what text);
+create temporary table purchase (id bigint generated always as identity, what text);
 
 -- Your rows and the task commit together …
 begin;
-insert into bash_order (what) values ('a book');
+insert into purchase (what) values ('a book');
 insert into divvy.task (task_type, payload, run_at) values (:'type', '{"order": "a book"}', 'tomorrow') returning id as kept \gset
 commit;
 
 -- … or not at all.
 begin;
-insert into bash_order (what) values ('a ship');
+insert into purchase (what) values ('a ship');
 insert into divvy.task (task_type) values (:'type') returning id as gone \gset
 rollback;
 
 select array_agg(what) = '{a book}' and (select status from divvy.task_result(:kept)) = 'scheduled'
     and not exists (select from divvy.task_overview where task_id = :gone) as is_right
-from bash_order \gset
+from purchase \gset
 \if :is_right
 \else
   \warn 'a rolled back task is there, or a committed one is not'
@@ -37,8 +37,14 @@ insert into divvy.task (task_type, payload, run_at) select :'type', jsonb_build_
 SQL
 
 # At most one open task with a key: the second is none.
-once="insert into divvy.task (task_type, dedupe_key, run_at) values (:'type', 'daily', 'tomorrow') on conflict do nothing returning id"
-[ -n "$(sql <<<"$once")" ] && [ -z "$(sql <<<"$once")" ]
+once="insert into divvy.task (task_type, dedupe_key, run_at) values (:'type', :'key', 'tomorrow') on conflict do nothing returning id"
+key="run $$ of $(date +%s)"
+first=$(sql key="$key" <<<"$once")
+second=$(sql key="$key" <<<"$once")
+if [ -z "$first" ] || [ -n "$second" ]; then
+  echo "a key was held twice, or not at all: '$first' and '$second'" >&2
+  exit 1
+fi
 
 # A divided task: 20 ranges of 300 numbers. Headers go to every split; a traceparent continues your trace.
 task=$(sql <<'SQL'

@@ -48,9 +48,14 @@ SQL
   done
 }
 
-run() { # split token phase seconds lo hi
+run() { # split token phase trace seconds lo hi
   local split=$1 token=$2 code=0 end
-  if [ "$3" = reduce ]; then reduce "$split" "$token"; else execute "${@:4}"; fi >"$box/result" 2>"$box/error" &
+  # Whoever made the task goes on in your spans: OpenTelemetry's tools read this variable.
+  export TRACEPARENT=${4#-}
+  if [ -n "$TRACEPARENT" ]; then
+    sql split="$split" token="$token" message="in the trace $TRACEPARENT" <<<"select divvy.log(:split, :token, 'debug', :'message')" >/dev/null || true
+  fi
+  if [ "$3" = reduce ]; then reduce "$split" "$token"; else execute "${@:5}"; fi >"$box/result" 2>"$box/error" &
   local work=$!
   echo "$split $token $work" >"$box/held"
   until { wait "$work" && code=0 || code=$?; } && ! kill -0 "$work" 2>/dev/null; do :; done # a signal to us ends the wait only
@@ -73,7 +78,7 @@ heart=$!
 while [ ! -e "$box/stop" ]; do
   split=''
   if [ ! -e "$box/quiet" ]; then
-    split=$(sql <<<"select split_id, token, phase, coalesce(payload ->> 'seconds', '0'), split_payload ->> 'lo', split_payload ->> 'hi'
+    split=$(sql <<<"select split_id, token, phase, coalesce(headers ->> 'traceparent', '-'), coalesce(payload ->> 'seconds', '0'), split_payload ->> 'lo', split_payload ->> 'hi'
       from divvy.claim(:'me', array[:'type'])")
   fi
   if [ -n "$split" ] && [ -e "$box/stop" ]; then # what has not begun goes back at once

@@ -8,21 +8,21 @@ public class Producer {
         String type = args[0];
         String seconds = System.getenv().getOrDefault("SECONDS_PER_SPLIT", "0.02");
         try (Connection db = DriverManager.getConnection(System.getenv("JDBC_URL"))) {
-            db.createStatement().execute("create table if not exists java_order (id bigint generated always as identity, what text)");
+            db.createStatement().execute("create temporary table purchase (id bigint generated always as identity, what text)");
             db.setAutoCommit(false);
 
             // Your rows and the task commit together …
             String insert = "insert into divvy.task (task_type, payload, run_at) values (?, ?::jsonb, 'tomorrow') returning id";
-            db.createStatement().execute("insert into java_order (what) values ('a book')");
+            db.createStatement().execute("insert into purchase (what) values ('a book')");
             long kept = (long) one(db, insert, type, "{\"order\": \"a book\"}");
             db.commit();
 
             // … or not at all.
-            db.createStatement().execute("insert into java_order (what) values ('a ship')");
+            db.createStatement().execute("insert into purchase (what) values ('a ship')");
             long gone = (long) one(db, insert, type, "{}");
             db.rollback();
 
-            check(one(db, "select string_agg(what, ', ') from java_order"), "a book");
+            check(one(db, "select string_agg(what, ', ') from purchase"), "a book");
             check(one(db, "select status from divvy.task_result(?)", kept), "scheduled");
             check(one(db, "select count(*) from divvy.task_overview where task_id = ?", gone), 0L);
 
@@ -37,8 +37,9 @@ public class Producer {
             }
 
             // At most one open task with a key: the second is none.
-            String once = "insert into divvy.task (task_type, dedupe_key, run_at) values (?, 'daily', 'tomorrow') on conflict do nothing returning id";
-            Object first = one(db, once, type), second = one(db, once, type);
+            String once = "insert into divvy.task (task_type, dedupe_key, run_at) values (?, ?, 'tomorrow') on conflict do nothing returning id";
+            String key = "after task " + kept;
+            Object first = one(db, once, type, key), second = one(db, once, type, key);
             check(first != null && second == null, true);
 
             // A divided task: 60 ranges of 100 numbers. Headers go to every split; a traceparent continues your trace.

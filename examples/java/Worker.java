@@ -14,7 +14,7 @@ public class Worker {
     // What a type is like that nobody has declared yet: it has a reduce, and a worker that dies is noticed after 3 s.
     static final String OPTIONS = "{\"reduce\": true, \"lease\": \"3 s\", \"backoff\": {\"kind\": \"fixed\", \"base\": 1}}";
 
-    record Split(long id, long token, String phase, double seconds, long lo, long hi) {}
+    record Split(long id, long token, String phase, String trace, double seconds, long lo, long hi) {}
     static class Later extends RuntimeException {} // not finished: call me again
 
     /** Your work. An interrupt says that nobody wants it any more. */
@@ -48,6 +48,10 @@ public class Worker {
         try (Connection db = DriverManager.getConnection(URL)) { // a pool, in a program of yours
             db.setAutoCommit(false); // what you write here commits with the outcome, or not at all
             try {
+                if (split.trace != null) { // whoever made the task goes on in your spans
+                    rows(db, "select divvy.log(?, ?, 'debug', ?)", split.id, split.token, "in the trace " + split.trace);
+                    db.commit();
+                }
                 long result = split.phase.equals("reduce") ? reduce(db, split) : execute(split);
                 rows(db, "select divvy.complete(?, ?, to_jsonb(?))", split.id, split.token, result);
             } catch (Later later) {
@@ -112,11 +116,11 @@ public class Worker {
             ExecutorService slots = Executors.newFixedThreadPool(SLOTS);
             while (!stop) {
                 int free = quiet ? 0 : SLOTS - held.size();
-                var splits = free == 0 ? List.<Object[]>of() : rows(db, "select split_id, token, phase, coalesce((payload ->> 'seconds')::float8, 0),"
+                var splits = free == 0 ? List.<Object[]>of() : rows(db, "select split_id, token, phase, headers ->> 'traceparent', coalesce((payload ->> 'seconds')::float8, 0),"
                     + " coalesce((split_payload ->> 'lo')::bigint, 0), coalesce((split_payload ->> 'hi')::bigint, 0)"
                     + " from divvy.claim(?, ?, ?)", ME, types, free);
                 for (Object[] row : splits) {
-                    var split = new Split((long) row[0], (long) row[1], (String) row[2], (double) row[3], (long) row[4], (long) row[5]);
+                    var split = new Split((long) row[0], (long) row[1], (String) row[2], (String) row[3], (double) row[4], (long) row[5], (long) row[6]);
                     if (stop) { // what has not begun goes back at once
                         rows(db, "select divvy.release(?, ?)", split.id, split.token);
                         continue;

@@ -46,6 +46,8 @@ async function run(split) {
   const me = [split.split_id, split.token];
   const client = await pool.connect();
   try {
+    const trace = split.headers?.traceparent; // whoever made the task goes on in your spans
+    if (trace) await rows("select divvy.log($1, $2, 'debug', $3)", ...me, `in the trace ${trace}`);
     await client.query("begin"); // what you write on this client commits with the outcome, or not at all
     const result = split.phase === "reduce" ? await reduce(split) : await execute(split, signal);
     await client.query("select divvy.complete($1, $2, $3)", [...me, JSON.stringify(result)]);
@@ -53,9 +55,8 @@ async function run(split) {
   } catch (error) {
     await client.query("rollback");
     if (error instanceof Later) await rows("select divvy.snooze($1, $2, '1 s', $3)", ...me, JSON.stringify(error.cause));
-    else if (signal.aborted) await rows("select divvy.release($1, $2)", ...me).catch(() => {});
-    else if (!["DV001", "DV002"].includes(error.code)) // lost, cancelled: nothing left to say
-      await rows("select divvy.fail($1, $2, $3)", ...me, JSON.stringify({ class: error.name, message: error.message }));
+    else if (signal.aborted) await rows("select divvy.release($1, $2)", ...me);
+    else await rows("select divvy.fail($1, $2, $3)", ...me, JSON.stringify({ class: error.name, message: error.message }));
   } finally {
     client.release();
     held.delete(split.split_id);
@@ -92,7 +93,8 @@ while (!stop.signal.aborted) {
       continue;
     }
     held.set(split.split_id, { token: split.token, abort: new AbortController() });
-    run(split).catch((error) => console.error(error.message));
+    // Lost, cancelled: nothing left to say.
+    run(split).catch((error) => ["DV001", "DV002"].includes(error.code) || console.error(error.message));
   }
   if (splits.length || stop.signal.aborted) continue;
   // Sleep as long as the database says, or until something comes or ends.

@@ -13,12 +13,12 @@ from psycopg.types.json import Jsonb
 TYPE = sys.argv[1]
 
 with psycopg.connect(os.environ["DATABASE_URL"]) as db:
-    db.execute("create table if not exists python_order (id bigint generated always as identity, what text)")
+    db.execute("create temporary table purchase (id bigint generated always as identity, what text)")
     db.commit()
 
     # Your rows and the task commit together …
     with db.transaction():
-        db.execute("insert into python_order (what) values ('a book')")
+        db.execute("insert into purchase (what) values ('a book')")
         (kept,) = db.execute(
             "insert into divvy.task (task_type, payload, run_at) values (%s, %s, 'tomorrow') returning id",
             [TYPE, Jsonb({"order": "a book"})],
@@ -26,11 +26,11 @@ with psycopg.connect(os.environ["DATABASE_URL"]) as db:
 
     # … or not at all.
     with db.transaction():
-        db.execute("insert into python_order (what) values ('a ship')")
+        db.execute("insert into purchase (what) values ('a ship')")
         (gone,) = db.execute("insert into divvy.task (task_type) values (%s) returning id", [TYPE]).fetchone()
         raise psycopg.Rollback
 
-    assert db.execute("select what from python_order").fetchall() == [("a book",)]
+    assert db.execute("select what from purchase").fetchall() == [("a book",)]
     assert db.execute("select status from divvy.task_result(%s)", [kept]).fetchone() == ("scheduled",)
     assert db.execute("select count(*) from divvy.task_overview where task_id = %s", [gone]).fetchone() == (0,)
 
@@ -41,8 +41,8 @@ with psycopg.connect(os.environ["DATABASE_URL"]) as db:
                 copy.write_row([TYPE, Jsonb({"n": n}), "2100-01-01"])
 
     # At most one open task with a key: the second is none.
-    once = "insert into divvy.task (task_type, dedupe_key, run_at) values (%s, 'daily', 'tomorrow') on conflict do nothing returning id"
-    first, second = (db.execute(once, [TYPE]).fetchone() for _ in range(2))
+    once = "insert into divvy.task (task_type, dedupe_key, run_at) values (%s, %s, 'tomorrow') on conflict do nothing returning id"
+    first, second = (db.execute(once, [TYPE, f"after task {kept}"]).fetchone() for _ in range(2))
     assert first and not second
 
     # A divided task: 60 ranges of 100 numbers. Headers go to every split; a traceparent continues your trace.

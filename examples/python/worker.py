@@ -76,17 +76,22 @@ def beat(every):
 def run(db, split):
     me = [split.split_id, split.token]
     try:
-        with db.transaction():  # what you write in here commits with the outcome, or not at all
-            result = reduce(db, split) if split.phase == "reduce" else execute(split)
-            db.execute("select divvy.complete(%s, %s, %s)", [*me, Jsonb(result)])
-    except Later as later:
-        db.execute("select divvy.snooze(%s, %s, '1 s', %s)", [*me, Jsonb(later.args[0])])
-    except Cancelled:
-        db.execute("select divvy.release(%s, %s)", me)
-    except Exception as error:
-        if getattr(error, "sqlstate", None) not in ("DV001", "DV002"):  # lost, cancelled: nothing left to say
+        if trace := (split.headers or {}).get("traceparent"):  # whoever made the task goes on in your spans
+            db.execute("select divvy.log(%s, %s, 'debug', %s)", [*me, f"in the trace {trace}"])
+        try:
+            with db.transaction():  # what you write in here commits with the outcome, or not at all
+                result = reduce(db, split) if split.phase == "reduce" else execute(split)
+                db.execute("select divvy.complete(%s, %s, %s)", [*me, Jsonb(result)])
+        except Later as later:
+            db.execute("select divvy.snooze(%s, %s, '1 s', %s)", [*me, Jsonb(later.args[0])])
+        except Cancelled:
+            db.execute("select divvy.release(%s, %s)", me)
+        except Exception as error:
             problem = Jsonb({"class": type(error).__name__, "message": str(error)})
             db.execute("select divvy.fail(%s, %s, %s)", [*me, problem])
+    except psycopg.Error as error:
+        if error.sqlstate not in ("DV001", "DV002"):  # lost, cancelled: nothing left to say
+            raise
 
 
 def work(db):

@@ -124,7 +124,15 @@ impl Tokens {
         let hash = hash(token.trim());
         match self.look(&hash).await? {
             Some(Token { name, scopes }) => Ok(Who { hash: Some(hash), name: Some(name), scopes }),
-            None => Err(unauthorized("the token is unknown, has expired or was revoked")),
+            None => Err(not_good()),
+        }
+    }
+
+    /// 401 when the token of somebody who was let in has ended since.
+    pub(super) async fn still_good(&self, who: &Who) -> Result<(), Problem> {
+        match &who.hash {
+            Some(hash) if self.look(hash).await?.is_none() => Err(not_good()),
+            _ => Ok(()),
         }
     }
 
@@ -146,7 +154,7 @@ impl Tokens {
         let wanted = hash.to_owned();
         let token = self
             .store
-            .bounded(LOOK_WITHIN, move |c| Box::pin(async move { token::token_of(c, &wanted).await }))
+            .bounded_apart(LOOK_WITHIN, move |c| Box::pin(async move { token::token_of(c, &wanted).await }))
             .await?;
         if let Ok(mut known) = self.known.lock() {
             if known.len() >= REMEMBERED_MAX {
@@ -158,6 +166,10 @@ impl Tokens {
         }
         Ok(token)
     }
+}
+
+fn not_good() -> Problem {
+    unauthorized("the token is unknown, has expired or was revoked")
 }
 
 /// 401: who asks is not known.

@@ -16,14 +16,12 @@ use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
-/// How long one piece of work in the database may take.
-pub(super) const CALL_WITHIN: Duration = Duration::from_secs(30);
-/// What is left out for those who may not read payloads.
-const HIDDEN: [&str; 7] = ["payload", "split_payload", "result", "checkpoint", "headers", "then", "fields"];
-/// The same inside of decisions, where splits are payloads.
-const HIDDEN_IN_EVENTS: [&str; 6] = ["payload", "result", "headers", "then", "splits", "handler"];
+/// What is left out, however deep, for those who may not read payloads. A handler may hold what nobody else should know.
+const HIDDEN: [&str; 8] =
+    ["payload", "split_payload", "result", "checkpoint", "headers", "then", "fields", "handler"];
+/// Beside them inside of decisions, where splits are payloads and no count.
+const HIDDEN_IN_DECISIONS: &str = "splits";
 
 /// A request that was let in.
 pub(super) struct Call {
@@ -66,9 +64,15 @@ impl Call {
     /// Looks: one or more queries that change nothing.
     pub(super) async fn look<T, F>(&self, work: F) -> Result<T, Problem>
     where
-        F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T>,
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T> + Send + 'static,
     {
-        Ok(self.api.store.bounded(CALL_WITHIN, work).await?)
+        Ok(self.api.store.bounded_apart(self.api.patience.database, work).await?)
+    }
+
+    /// Who waits for long is still let in: 401 once the token is not good any more.
+    pub(super) async fn still_let_in(&self) -> Result<(), Problem> {
+        self.api.tokens.still_good(&self.who).await
     }
 
     /// Does `work` in one transaction, in the name of who asks; with an Idempotency-Key the answer is kept in it, or the
@@ -91,7 +95,7 @@ impl Call {
         let done = self
             .api
             .store
-            .bounded(CALL_WITHIN, move |c| {
+            .bounded_apart(self.api.patience.database, move |c| {
                 Box::pin(async move {
                     let mut transaction = c.begin().await?;
                     if let Some(hash) = &hash
@@ -129,23 +133,24 @@ impl Call {
             return Answer::ok(found);
         }
         let mut value = serde_json::to_value(found).map_err(|error| unwritable(&error))?;
-        hide(&mut value);
+        hide(&mut value, false);
         Answer::ok(&value).map(Answer::of)
     }
 }
 
-/// Takes out of an object, or of the items of a page, what only a reader of payloads may see.
-fn hide(value: &mut Value) {
-    let Value::Object(object) = value else { return };
-    if let Some(Value::Array(items)) = object.get_mut("items") {
-        items.iter_mut().for_each(hide);
-        return;
-    }
-    HIDDEN.iter().for_each(|key| _ = object.remove(*key));
-    for part in ["before", "after"] {
-        if let Some(Value::Object(told)) = object.get_mut(part) {
-            HIDDEN_IN_EVENTS.iter().for_each(|key| _ = told.remove(*key));
+/// Takes out what only a reader of payloads may see.
+fn hide(value: &mut Value, in_decision: bool) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(|item| hide(item, in_decision)),
+        Value::Object(object) => {
+            let hidden =
+                |key: &String| HIDDEN.contains(&key.as_str()) || in_decision && key == HIDDEN_IN_DECISIONS;
+            object.retain(|key, _| !hidden(key));
+            for (key, part) in object {
+                hide(part, in_decision || key == "before" || key == "after");
+            }
         }
+        _ => {}
     }
 }
 
@@ -210,13 +215,19 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn payloads_are_taken_out_of_rows_pages_and_decisions() {
-        let mut one = json!({ "task_id": "7", "payload": { "iban": 1 }, "result": 2, "error": "e" });
-        hide(&mut one);
-        assert_eq!(one, json!({ "task_id": "7", "error": "e" }));
-        let mut page =
-            json!({ "items": [{ "verb": "update_task", "after": { "payload": 1, "priority": 2 } }] });
-        hide(&mut page);
-        assert_eq!(page, json!({ "items": [{ "verb": "update_task", "after": { "priority": 2 } }] }));
+    fn payloads_are_taken_out_of_rows_pages_and_decisions_however_deep() {
+        let shown = |mut value: Value| {
+            hide(&mut value, false);
+            value
+        };
+        let one = json!({ "task_id": "7", "payload": { "iban": 1 }, "result": 2, "error": "e", "splits": 3 });
+        assert_eq!(shown(one), json!({ "task_id": "7", "error": "e", "splits": 3 }));
+        let page = json!({ "items": [{ "verb": "update_task", "after": { "payload": 1, "priority": 2 } }] });
+        assert_eq!(shown(page), json!({ "items": [{ "verb": "update_task", "after": { "priority": 2 } }] }));
+        let decided = json!({ "before": null, "after": { "splits": [{ "iban": 1 }], "labels": ["a"] } });
+        assert_eq!(shown(decided), json!({ "before": null, "after": { "labels": ["a"] } }));
+        let then = json!({ "succeeded": { "task_type": "b", "payload": { "iban": 1 } } });
+        let a_type = json!({ "declaration": { "options": { "then": then, "plan": true } } });
+        assert_eq!(shown(a_type), json!({ "declaration": { "options": { "plan": true } } }));
     }
 }

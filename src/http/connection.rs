@@ -25,7 +25,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// After an accept that failed, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long a slow client is waited for.
+/// How long those who are slow are waited for.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
     /// For the head of a request, or for the next request.
@@ -34,11 +34,18 @@ pub struct Patience {
     pub body: Duration,
     /// For a reader that takes nothing of an answer.
     pub stall: Duration,
+    /// For the database, in one piece of work.
+    pub database: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { head: Duration::from_secs(30), body: Duration::from_secs(60), stall: Duration::from_secs(30) }
+        Self {
+            head: Duration::from_secs(30),
+            body: Duration::from_secs(60),
+            stall: Duration::from_secs(30),
+            database: Duration::from_secs(30),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! nothing. Every answer is sent after the commit that holds its task. A group that is refused is halved until the task
 //! that is to blame stands alone: the others don't suffer for it.
 
+use super::problem::Problem;
 use crate::store::enqueue::{self, Enqueued};
 use crate::store::{Store, sqlstate};
 use crate::{Error, ErrorKind, Result};
@@ -29,7 +30,7 @@ const COMMIT_WITHIN: Duration = Duration::from_secs(30);
 struct Item {
     text: Box<RawValue>,
     plain: bool,
-    answer: oneshot::Sender<Result<Enqueued>>,
+    answer: oneshot::Sender<Result<Enqueued, Problem>>,
 }
 
 /// Where single enqueues gather.
@@ -52,14 +53,13 @@ impl Group {
     /// Stores one task; `plain`: it has no options. Answered after the commit.
     ///
     /// # Errors
-    /// As [`enqueue::enqueue_many`]; Busy when too many wait.
-    pub(super) async fn enqueue(&self, text: Box<RawValue>, plain: bool) -> Result<Enqueued> {
+    /// As [`enqueue::enqueue_many`]; 503 when too many wait.
+    pub(super) async fn enqueue(&self, text: Box<RawValue>, plain: bool) -> Result<Enqueued, Problem> {
         let (answer, answered) = oneshot::channel();
         if self.sender.try_send(Item { text, plain, answer }).is_err() {
-            let message = format!("{WAITING_MAX} tasks wait to be stored already");
-            return Err(Error::new(ErrorKind::Busy, message));
+            return Err(Problem::unavailable(format!("{WAITING_MAX} tasks wait to be stored already")));
         }
-        answered.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Busy, "the service stops")))
+        answered.await.unwrap_or_else(|_| Err(Problem::unavailable("the service stops")))
     }
 }
 
@@ -107,25 +107,10 @@ async fn commit(store: &Store, group: Vec<Item>) {
                 parts.extend([half, part]);
             }
             Err(error) => {
-                let mut first = part.into_iter();
-                let last = first.next_back();
-                for item in first {
-                    let same = Error::new(error.kind(), error.to_string());
-                    drop(item.answer.send(Err(same)));
-                }
-                last.into_iter().for_each(|item| drop(item.answer.send(Err(again(&error)))));
+                let problem = Problem::from(error);
+                part.into_iter().for_each(|item| drop(item.answer.send(Err(problem.clone()))));
             }
         }
-    }
-}
-
-/// The error with its cause's code, which tells a bad value from a bad moment.
-fn again(error: &Error) -> Error {
-    match error.kind() {
-        ErrorKind::Database if sqlstate::is_value_fault(error) => {
-            Error::new(ErrorKind::BadOption, error.to_string())
-        }
-        kind => Error::new(kind, error.to_string()),
     }
 }
 

@@ -204,15 +204,15 @@ impl Route {
             Sent::Query(_) => None,
             Sent::Body(_) => intake::key(&parts.headers, self.keyed)?,
         };
-        let sent = match self.sent {
-            Sent::Query(_) => Bytes::copy_from_slice(parts.uri.query().unwrap_or_default().as_bytes()),
+        let sent: intake::Taken = match self.sent {
+            Sent::Query(_) => Bytes::copy_from_slice(parts.uri.query().unwrap_or_default().as_bytes()).into(),
             Sent::Body(_) => {
                 without_query(parts.uri.query())?;
                 intake::read(&api, &parts.headers, body).await?
             }
         };
-        let keyed = key.map(|key| intake::keyed(&who, &parts.method, parts.uri.path(), key, &sent));
-        (self.run)(Call { api, who, path, keyed }, sent).await
+        let keyed = key.map(|key| intake::keyed(&who, &parts.method, parts.uri.path(), key, &sent.bytes));
+        (self.run)(Call { api, who, path, keyed }, sent.bytes.clone()).await
     }
 }
 

@@ -40,6 +40,7 @@ struct Which {
     task_type: Option<String>,
     /// In one of these states, separated by commas
     #[serde(default, deserialize_with = "intake::list")]
+    #[schemars(length(min = 1))]
     status: Vec<SplitStatus>,
     /// For this
     phase: Option<Phase>,
@@ -72,6 +73,7 @@ pub(super) async fn of_task(call: Call, which: OfTask) -> Result<Answer<Page<Spl
 pub(super) struct OfTask {
     /// In one of these states, separated by commas
     #[serde(default, deserialize_with = "intake::list")]
+    #[schemars(length(min = 1))]
     status: Vec<SplitStatus>,
     /// For this
     phase: Option<Phase>,

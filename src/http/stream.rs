@@ -1,6 +1,6 @@
 //! How far a task is, as it changes: server-sent events.
 
-use super::call::{Answer, CALL_WITHIN, Call};
+use super::call::{Answer, Call};
 use super::flow::flow;
 use super::problem::Problem;
 use super::route::Nothing;
@@ -17,7 +17,7 @@ const SILENT_MAX: Duration = Duration::from_secs(15);
 /// Events `progress` as it changes, the last of them `end`.
 pub(super) async fn progress(call: Call, _: Nothing) -> Result<Answer<String>, Problem> {
     let id = call.task()?;
-    let api = call.api.clone();
+    let (api, who) = (call.api.clone(), call.who.clone());
     let room = api.streams.clone().try_acquire_owned();
     let room = room.map_err(|_| Problem::unavailable("as many streams are open as this service has"))?;
     let found = call.look(move |c| Box::pin(overview::progress(c, id))).await?;
@@ -44,11 +44,15 @@ pub(super) async fn progress(call: Call, _: Nothing) -> Result<Answer<String>, P
                 () = sender.closed() => return,
                 () = api.stop.cancelled() => return,
             }
-            let look = api.store.bounded(CALL_WITHIN, move |c| Box::pin(overview::progress(c, id))).await;
+            // The reader comes again by itself, where it may: that is what such streams are for.
+            if api.tokens.still_good(&who).await.is_err() {
+                return;
+            }
+            let within = api.patience.database;
+            let look = api.store.bounded(within, move |c| Box::pin(overview::progress(c, id))).await;
             match look {
                 Ok(Some(now)) => found = now,
                 Ok(None) => return,
-                // The reader comes again by itself: that is what such streams are for.
                 Err(error) => return tracing::debug!(%error, "a stream ended"),
             }
         }

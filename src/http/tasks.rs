@@ -136,6 +136,7 @@ struct Which {
     task_type: Option<String>,
     /// In one of these states, separated by commas
     #[serde(default, deserialize_with = "intake::list")]
+    #[schemars(length(min = 1))]
     status: Vec<TaskStatus>,
     /// With this label
     label: Option<String>,
@@ -217,6 +218,7 @@ async fn result(call: Call, query: Wait) -> Result<Answer<Outcome>, Problem> {
         _ = timeout(wait, call.api.watch.ended(id)) => {}
         () = call.api.stop.cancelled() => {}
     }
+    call.still_let_in().await?;
     let found = outcome(&call, id).await?;
     shown(&call, found)
 }

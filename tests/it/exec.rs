@@ -224,7 +224,7 @@ async fn many_shares_and_many_inputs_stream() {
         case $DIVVY_PHASE in
         plan) seq 1 12000 ;;
         execute) sleep 60 ;;
-        reduce) tr '{' '\n' | grep -c '"result":7' ;;
+        reduce) tee "$1/request" | tr '{' '\n' | grep -c '"result":7' ;;
         esac"#;
     let mut bench = Bench::once(json!({"plan": true, "reduce": true}), script).await;
     let planned = bench.enqueue(json!({}), json!({})).await;
@@ -260,5 +260,9 @@ async fn many_shares_and_many_inputs_stream() {
     assert_eq!(done, 2500);
     hand.commit().await.unwrap();
     assert_eq!(bench.ended(task).await.1, json!(2500));
+    let request: Value = serde_json::from_str(&bench.written("request").await).expect("pages make one JSON");
+    let numbers: Vec<i64> =
+        request["inputs"].as_array().unwrap().iter().map(|one| one["split_no"].as_i64().unwrap()).collect();
+    assert_eq!(numbers, (1..=2500).collect::<Vec<_>>());
     bench.stop().await;
 }

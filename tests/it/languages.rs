@@ -11,7 +11,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+/// These must have run; the others where their tool chains are.
 const LANGUAGES: [&str; 4] = ["python", "node", "java", "bash"];
+const OTHERS: [&str; 2] = ["php", "go"];
 /// The sum of n² for 0 ≤ n < 6000.
 const RESULT: &str = "succeeded 71982001000";
 
@@ -29,7 +31,9 @@ fn files_in(folder: &str, ending: &str) -> Vec<PathBuf> {
 fn fingerprint() -> String {
     let mut files = vec![package().join("examples/run")];
     files.extend(files_in("sql", ".sql"));
-    files.extend(LANGUAGES.iter().flat_map(|language| files_in(&format!("examples/{language}"), "")));
+    files.extend(
+        LANGUAGES.iter().chain(&OTHERS).flat_map(|language| files_in(&format!("examples/{language}"), "")),
+    );
     let mut names: Vec<String> =
         files.iter().map(|file| file.strip_prefix(package()).unwrap().display().to_string()).collect();
     names.sort();
@@ -121,6 +125,15 @@ async fn bash_workers_with_psql_share_a_task_and_one_is_killed() {
     let said = tokio::task::spawn_blocking(move || std::io::read_to_string(out).unwrap());
     let said = tokio::time::timeout(DEADLINE * 3, said).await.expect("the task ends").unwrap();
     assert!(said.trim().ends_with(RESULT), "{said}");
+    // The producer's trace has reached every share, and the reduce.
+    let traced: i64 = sqlx::query_scalar(
+        "select count(distinct split_id) from divvy.split_log where message = 'in the trace ' || $1",
+    )
+    .bind("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    .fetch_one(db.pool())
+    .await
+    .unwrap();
+    assert_eq!(traced, 20 + 1);
     assert_eq!(producer.ended().await, Some(0));
     second.signal(Signal::TERM);
     assert_eq!(second.ended().await, Some(0));

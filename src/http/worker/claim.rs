@@ -1,7 +1,7 @@
 //! Claims that wait. A client that goes away while it waits holds nothing: what was claimed for it and can't be handed to
 //! its connection is released at once; what was handed over and never arrived comes back when its lease ends.
 
-use super::super::call::{Answer, CALL_WITHIN, Call};
+use super::super::call::{Answer, Call};
 use super::super::new_task::Name;
 use super::super::problem::Problem;
 use super::super::tasks::seconds;
@@ -165,6 +165,7 @@ pub(super) async fn claim(call: Call, wanted: Wanted) -> Result<Answer<Given>, P
             () = wake::of_types(&mut heard, &ask.task_types) => {}
             () = call.api.stop.cancelled() => {}
         }
+        call.still_let_in().await?;
     }
 }
 
@@ -173,8 +174,9 @@ async fn take(api: &Arc<Api>, ask: &Arc<Ask>) -> Result<Held, Error> {
     let (tell, told) = oneshot::channel();
     let (api, ask) = (api.clone(), ask.clone());
     tokio::spawn(async move {
+        let within = api.patience.database;
         let claimed =
-            api.store.bounded(CALL_WITHIN, move |c| Box::pin(async move { claim::claim(c, &ask).await }));
+            api.store.bounded(within, move |c| Box::pin(async move { claim::claim(c, &ask).await }));
         let held = claimed.await.map(|splits| Held { splits, api });
         // Where nobody listens any more, dropping it releases.
         tell.send(held).ok();
@@ -208,8 +210,9 @@ impl Drop for Held {
         tokio::spawn(async move {
             for split in splits {
                 let (id, token) = (split.split_id, split.token);
-                let release =
-                    api.store.bounded(CALL_WITHIN, move |c| Box::pin(complete::release(c, id, token)));
+                let release = api
+                    .store
+                    .bounded(api.patience.database, move |c| Box::pin(complete::release(c, id, token)));
                 if let Err(error) = release.await {
                     tracing::debug!(split.id = %id, %error, "split {id} is left to its lease");
                 }

@@ -19,8 +19,10 @@ use serde_json::{Map, Value};
 const INPUTS_MAX: i32 = 1_000;
 /// So many are read at first, so that large results are never all in memory.
 const INPUTS_READ: i32 = 16;
-/// Results that are this small on average are read many at a time.
+/// Results that are this small on average are read more at a time.
 const INPUTS_SMALL_BYTES: usize = 4 << 10;
+/// But never so many that the next ones, which may be of a MiB each, are too much.
+const INPUTS_READ_MAX: i32 = 128;
 /// Bytes of one answer, after which it ends early, though not before its first row.
 const INPUTS_BYTES_MAX: usize = 8 << 20;
 
@@ -360,7 +362,7 @@ async fn reduce_inputs(call: Call, which: Inputs) -> Result<Answer<Results>, Pro
             rows.iter().map(|row| row.result.as_ref().map_or(0, |text| text.get().len()) + 64).sum::<usize>();
         // Small results come in larger steps.
         if bytes / (items.len() + rows.len()).max(1) < INPUTS_SMALL_BYTES {
-            step = (step * 8).min(INPUTS_MAX);
+            step = (step * 2).min(INPUTS_READ_MAX);
         }
         items.extend(rows.into_iter().map(|row| One {
             split_no: row.split_no,

@@ -8,8 +8,8 @@ use crate::worker::CALL_WITHIN;
 use crate::{Error, ErrorKind, Result};
 use serde_json::value::RawValue;
 
-/// Results of one page of a reduce.
-const PAGE_ROWS: i32 = 1_000;
+/// Results of one page of a reduce; each may have a MiB.
+const PAGE_ROWS: i32 = 128;
 /// What one call of `add_splits` takes, and about how many bytes of it.
 const BATCH_ROWS: usize = 10_000;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;

@@ -2,7 +2,7 @@
 
 use super::calls::{Calls, Shares};
 use super::process::{Process, Reply};
-use super::request::{INPUTS_END, Request, add_inputs};
+use super::request::{Inputs, Request};
 use super::verdict::{fail, garbage, snooze, stop};
 use super::{Answer, Exec};
 use crate::handler::{Context, Erased, HandlerError, Outcome};
@@ -156,20 +156,14 @@ fn answer(reply: Reply) -> Answer {
 
 /// The inputs of a reduce, and the end of its line.
 async fn inputs(calls: &Calls) -> Result<Vec<u8>, HandlerError> {
-    let mut inputs = Vec::new();
-    let mut after = 0;
-    loop {
-        let page = calls.inputs(after).await?;
-        let Some(last) = page.last() else { break };
-        add_inputs(&mut inputs, &page, after == 0)?;
-        after = last.split_no;
+    let (mut pages, mut inputs) = (Inputs::new(calls), Vec::new());
+    while pages.add_to(&mut inputs).await? {
         if inputs.len() > INPUTS_BYTES_MAX {
             let message =
                 format!("the inputs of this reduce have more than {INPUTS_BYTES_MAX} bytes: no line may");
             return Err(HandlerError::new(message).class("inputs"));
         }
     }
-    inputs.extend_from_slice(INPUTS_END);
     Ok(inputs)
 }
 

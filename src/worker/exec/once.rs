@@ -3,7 +3,7 @@
 use super::calls::{Calls, Shares};
 use super::group::{Group, Pipes};
 use super::pipe::{Closing, Piece, piece};
-use super::request::{INPUTS_END, Request, add_inputs, set_variables};
+use super::request::{Inputs, Request, set_variables};
 use super::stderr::{LastLine, keep};
 use super::verdict::{garbage, no_json, of_exit};
 use super::{Answer, Exec, RESULT_BYTES_MAX, SHARE_BYTES_MAX};
@@ -117,18 +117,13 @@ impl Erased for Once {
 async fn feed(mut stdin: ChildStdin, context: &Context<'_>, calls: &Calls) -> Result<(), HandlerError> {
     let mut line = Request::new(context.claimed(), None).line()?;
     if context.phase() == Phase::Reduce {
-        let mut after = 0;
-        loop {
-            let page = calls.inputs(after).await?;
-            let Some(end) = page.last() else { break };
-            add_inputs(&mut line, &page, after == 0)?;
-            after = end.split_no;
+        let mut inputs = Inputs::new(calls);
+        while inputs.add_to(&mut line).await? {
             if !is_read(stdin.write_all(&line).await)? {
                 return Ok(());
             }
             line.clear();
         }
-        line.extend_from_slice(INPUTS_END);
     }
     line.push(b'\n');
     is_read(stdin.write_all(&line).await)?;

@@ -1,6 +1,7 @@
 //! What a command is told of a split: a JSON object, and the same in short as environment variables.
 
-use crate::handler::Context;
+use super::calls::Calls;
+use crate::handler::{Context, HandlerError};
 use crate::store::claim::Claimed;
 use crate::store::complete::ReduceInput;
 use crate::store::state::{Phase, SplitStatus};
@@ -77,21 +78,38 @@ impl<'a> Request<'a> {
     }
 }
 
-/// What closes the object of a reduce.
-pub(super) const INPUTS_END: &[u8] = b"]}";
+/// The inputs of a reduce, a page at a time.
+pub(super) struct Inputs<'a> {
+    calls: &'a Calls,
+    after: i32,
+}
 
-/// Adds a page of a reduce's inputs to the open object.
-pub(super) fn add_inputs(line: &mut Vec<u8>, page: &[ReduceInput], is_first: bool) -> serde_json::Result<()> {
-    for (at, input) in page.iter().enumerate() {
-        if at > 0 || !is_first {
-            line.push(b',');
-        }
-        let ReduceInput { split_no, status, result, error } = input;
-        let input =
-            Input { split_no: *split_no, status: *status, result: result.as_deref(), error: error.as_ref() };
-        serde_json::to_writer(&mut *line, &input)?;
+impl<'a> Inputs<'a> {
+    pub(super) fn new(calls: &'a Calls) -> Self {
+        Self { calls, after: 0 }
     }
-    Ok(())
+
+    /// Adds the next page to the open object. After the last it closes the object, and is false.
+    pub(super) async fn add_to(&mut self, line: &mut Vec<u8>) -> Result<bool, HandlerError> {
+        let page = self.calls.inputs(self.after).await?;
+        let Some(last) = page.last() else {
+            line.extend_from_slice(b"]}");
+            return Ok(false);
+        };
+        for (at, input) in page.iter().enumerate() {
+            if at > 0 || self.after > 0 {
+                line.push(b',');
+            }
+            let ReduceInput { split_no, status, result, error } = input;
+            let (result, error) = (result.as_deref(), error.as_ref());
+            serde_json::to_writer(
+                &mut *line,
+                &Input { split_no: *split_no, status: *status, result, error },
+            )?;
+        }
+        self.after = last.split_no;
+        Ok(true)
+    }
 }
 
 /// The variables of a command that is started for one split.

@@ -74,6 +74,24 @@ async fn a_flood_on_stderr_is_read_and_only_its_beginning_is_kept() {
 }
 
 #[tokio::test]
+async fn long_lines_on_stderr_are_kept_up_to_their_bytes() {
+    // 400 lines of 4,000 bytes: far fewer lines than are kept, far more bytes.
+    let script = r#"head -c 4000 /dev/zero | tr '\0' x > "$1/line"; for n in $(seq 400); do cat "$1/line"; echo; done >&2"#;
+    let mut bench = Bench::once(json!({}), script).await;
+    let task = bench.enqueue(json!({}), json!({})).await;
+    assert_eq!(bench.ended(task).await.0, "succeeded");
+    let (bytes, last): (i64, String) = sqlx::query_as(
+        "select sum(length(message)), (select message from divvy.split_log order by line desc limit 1) from divvy.split_log",
+    )
+    .fetch_one(bench.pool())
+    .await
+    .unwrap();
+    assert!((200_000..=263_000).contains(&bytes), "{bytes}");
+    assert!(last.starts_with("335 more lines on stderr"), "{last}");
+    bench.stop().await;
+}
+
+#[tokio::test]
 async fn children_that_outlive_a_command_are_killed_with_their_group() {
     let script = r#"sleep 600 & echo $! > "$1/child"; echo '"left one behind"'"#;
     let mut bench = Bench::once(json!({}), script).await;

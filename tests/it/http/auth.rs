@@ -48,10 +48,22 @@ async fn an_unknown_an_expired_and_a_malformed_token_are_refused() {
     let mut http = guarded(&db).await;
     let expired = token(&db, "old", &["reader"]).await;
     sqlx::query("update divvy.api_token set expires_at = now()").execute(db.pool()).await.unwrap();
-    for bad in [expired, "divvy_none".to_owned(), String::new()] {
+    let good = token(&db, "new", &["reader"]).await;
+    let digit = if good.ends_with('0') { '1' } else { '0' };
+    let almost = format!("{}{digit}", &good[..good.len() - 1]);
+    http.token = Some(good);
+    http.get("/api/v1/tasks").await.is(200);
+    for bad in [expired, almost, "divvy_none".to_owned(), String::new()] {
         http.token = Some(bad);
         http.get("/api/v1/tasks").await.refuses(401, "unauthorized");
     }
+    let past =
+        "select divvy.create_token('late', repeat('a', 64), '{reader}', divvy.clock() - interval '1 s')";
+    let refused = sqlx::query(past).execute(db.pool()).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("token late: expires_at is ") && refused.contains("which has passed"),
+        "{refused}"
+    );
     http.token = None;
     let basic = ["Authorization: Basic YTpi".to_owned()];
     let answer = http.ask("GET", "/api/v1/tasks", &basic, "").await;
@@ -107,4 +119,41 @@ fn serve_listens_on_no_open_address_without_tokens() {
             said.err
         );
     }
+}
+
+#[tokio::test]
+async fn who_waits_or_reads_a_stream_is_let_go_when_the_token_ends() {
+    let db = TestDb::new().await;
+    let mut http = guarded(&db).await;
+    let secret = token(&db, "both", &["producer", "worker"]).await;
+    http.token = Some(secret.clone());
+    let id =
+        http.post("/api/v1/tasks", json!({ "task_type": "mail", "run_at": "2999-01-01T00:00:00Z" })).await;
+    let id = id.is(201)["task_id"].as_str().unwrap().to_owned();
+    let me = "77777777-7777-7777-7777-777777777777";
+    let who = json!({ "worker": me, "name": "w", "task_types": ["mail"], "slots": 1 });
+    http.post("/api/v1/worker/register", who).await.is(200);
+    let mut stream = tokio::net::TcpStream::connect(http.address).await.unwrap();
+    let ask = format!(
+        "GET /api/v1/tasks/{id}/stream HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {secret}\r\n\r\n"
+    );
+    tokio::io::AsyncWriteExt::write_all(&mut stream, ask.as_bytes()).await.unwrap();
+    let streamed = tokio::spawn(async move { super::client::read(&mut stream).await });
+    let path = format!("/api/v1/tasks/{id}/result?wait=8");
+    let wait = json!({ "worker": me, "task_types": ["mail"], "wait": 30 });
+    let (result, claim, ()) = tokio::join!(http.get(&path), http.post("/api/v1/worker/claim", wait), async {
+        until("somebody waits for work", async || {
+            sqlx::query_scalar("select exists (select from divvy.type_wake where idle_until > now())")
+                .fetch_one(db.pool())
+                .await
+                .unwrap()
+        })
+        .await;
+        sqlx::query("select divvy.revoke_token('both')").execute(db.pool()).await.unwrap();
+    });
+    result.refuses(401, "unauthorized");
+    claim.refuses(401, "unauthorized");
+    let streamed = tokio::time::timeout(std::time::Duration::from_secs(20), streamed).await;
+    let streamed = streamed.expect("the stream ends").unwrap().is(200).to_string();
+    assert!(streamed.contains("event: progress") && !streamed.contains("event: end"), "{streamed}");
 }

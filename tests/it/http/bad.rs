@@ -3,6 +3,7 @@
 use super::client::running;
 use crate::support::db::TestDb;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const JSON: &str = "Content-Type: application/json";
 
@@ -80,6 +81,9 @@ const BAD: &[Bad] = &[
     ("GET", "/api/v1/tasks?limit=0", "", 422, "DV010", "limit is 0"),
     ("GET", "/api/v1/tasks?limit=many", "", 422, "DV010", "invalid digit"),
     ("GET", "/api/v1/tasks?status=lost", "", 422, "DV010", "unknown variant `lost`"),
+    ("GET", "/api/v1/tasks?status=", "", 422, "DV010", "unknown variant ``"),
+    ("GET", "/api/v1/splits?status=ready,", "", 422, "DV010", "unknown variant ``"),
+    ("GET", "/api/v1/tasks?status=,", "", 422, "DV010", "unknown variant ``"),
     ("GET", "/api/v1/tasks?colour=red", "", 422, "DV010", "unknown field `colour`"),
     ("GET", "/api/v1/tasks?cursor=%00", "", 422, "DV010", "an id"),
     ("GET", "/api/v1/tasks?label=%00", "", 422, "DV010", "SQLSTATE 22021"),
@@ -126,6 +130,25 @@ async fn a_body_that_is_too_large_or_no_json_is_not_read() {
     );
     let larger = "x".repeat((16 << 20) + 1);
     http.ask("POST", "/api/v1/tasks", &[JSON.to_owned()], &larger).await.refuses(413, "too_large");
+    // The same where the length is not told.
+    let mut stream = tokio::net::TcpStream::connect(http.address).await.unwrap();
+    let head = format!(
+        "POST /api/v1/tasks HTTP/1.1\r\nHost: localhost\r\n{JSON}\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    );
+    let (mut answer, mut body) = stream.split();
+    let sending = async {
+        let chunk = format!("100000\r\n{}\r\n", "x".repeat(1 << 20));
+        body.write_all(head.as_bytes()).await.ok();
+        for _ in 0..17 {
+            body.write_all(chunk.as_bytes()).await.ok();
+        }
+    };
+    let reading = async {
+        let mut status = [0; 12];
+        answer.read_exact(&mut status).await.unwrap();
+        String::from_utf8(status.to_vec()).unwrap()
+    };
+    assert_eq!(tokio::join!(sending, reading).1, "HTTP/1.1 413");
     let form = ["Content-Type: application/x-www-form-urlencoded".to_owned()];
     http.ask("POST", "/api/v1/tasks", &form, "{\"task_type\": \"a\"}").await.refuses(415, "media_type");
 }
@@ -135,10 +158,26 @@ async fn without_tokens_only_this_machine_s_own_names_lead_here() {
     let db = TestDb::new().await;
     let http = running(&db).await;
     for host in ["evil.example", "127.0.0.1.evil.example", "10.0.0.1:8080", ""] {
-        use tokio::io::AsyncWriteExt;
         let mut stream = tokio::net::TcpStream::connect(http.address).await.unwrap();
         let ask = format!("GET /api/v1/tasks HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         stream.write_all(ask.as_bytes()).await.unwrap();
         super::client::read(&mut stream).await.refuses(403, "forbidden");
+    }
+}
+
+#[tokio::test]
+async fn what_no_second_try_cures_is_a_failure_of_the_service_and_tells_no_stranger_why() {
+    let db = TestDb::new().await;
+    let http = running(&db).await;
+    sqlx::raw_sql("set client_min_messages = error; drop schema divvy cascade")
+        .execute(db.pool())
+        .await
+        .unwrap();
+    for told in [
+        http.post("/api/v1/tasks", json!({ "task_type": "mail" })).await,
+        http.keyed("/api/v1/tasks", "k", json!({ "task_type": "mail" })).await,
+        http.get("/api/v1/tasks").await,
+    ] {
+        assert_eq!(told.refuses(500, "internal"), "the service failed; its log says why");
     }
 }

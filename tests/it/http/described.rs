@@ -58,6 +58,49 @@ async fn every_operation_asks_for_a_token_and_for_one_of_its_scopes() {
     }
 }
 
+/// The rule behind the table in the paper, told apart from the routes: who looks, who makes, who works, who decides.
+fn those_who_may(method: &str, path: &str) -> &'static [&'static str] {
+    const LOOK: &[&str] = &["reader", "payloads", "operator"];
+    let part = |at: usize| path.split('/').nth(at).unwrap_or_default();
+    match (method, part(3), part(5)) {
+        (_, "worker", _) => &["worker"],
+        ("POST", "tasks", "") if ["", "batch"].contains(&part(4)) => &["producer"],
+        ("GET", "tasks", "result" | "progress" | "stream") => &["producer", "reader", "payloads", "operator"],
+        ("GET", ..) => LOOK,
+        _ if path.ends_with("/preview") => LOOK,
+        _ => &["operator"],
+    }
+}
+
+#[tokio::test]
+async fn every_operation_is_for_those_whom_the_rule_names() {
+    let db = TestDb::new().await;
+    let document = running(&db).await.get("/openapi.json").await.is(200);
+    for ((method, path), scopes) in operations(&document) {
+        if path.starts_with("/api/") {
+            assert_eq!(scopes, those_who_may(&method, &path), "{method} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_operation_refuses_fields_and_parameters_that_it_does_not_know() {
+    let db = TestDb::new().await;
+    let http = running(&db).await;
+    let document = http.get("/openapi.json").await.is(200);
+    for (method, template) in operations(&document).into_keys().filter(|(_, path)| path.starts_with("/api/"))
+    {
+        let path = path_of(&template);
+        let sends = !document["paths"][&template][method.to_lowercase()]["requestBody"].is_null();
+        let answer = match sends {
+            true => http.send(&method, &path, json!({ "no_such_thing": 1 })).await,
+            false => http.ask(&method, &format!("{path}?no_such_thing=1"), &[], "").await,
+        };
+        let told = answer.refuses(422, "DV010");
+        assert!(told.contains("unknown field `no_such_thing`"), "{method} {path}: {told}");
+    }
+}
+
 #[tokio::test]
 async fn every_name_in_the_description_leads_somewhere() {
     let db = TestDb::new().await;

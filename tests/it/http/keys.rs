@@ -25,7 +25,15 @@ async fn the_same_key_with_the_same_body_is_done_once_however_many_come_at_once(
     let other = json!({ "task_type": "mail", "payload": { "n": 2 } });
     let told = http.keyed("/api/v1/tasks", "order-7", other.clone()).await.refuses(422, "DV010");
     assert!(told.contains("'order-7' was used for another request"), "{told}");
-    http.keyed("/api/v1/tasks/batch", "order-7", json!({ "tasks": [body] })).await.refuses(422, "DV010");
+    http.keyed("/api/v1/tasks/batch", "order-7", json!({ "tasks": [body.clone()] }))
+        .await
+        .refuses(422, "DV010");
+    // Nobody who may call the function gives an answer that was given already another content.
+    sqlx::query("select divvy.keep_answer('', 'order-7', 500, '\"forged\"')")
+        .execute(db.pool())
+        .await
+        .unwrap();
+    assert_eq!(http.keyed("/api/v1/tasks", "order-7", body).await.is(201), answers[0]);
     // After a day the key is free again, and a duty forgets it.
     sqlx::query("update divvy.kept_answer set kept_until = now()").execute(db.pool()).await.unwrap();
     http.keyed("/api/v1/tasks", "order-7", other).await.is(201);
@@ -52,6 +60,10 @@ async fn actions_take_keys_and_a_refusal_keeps_nothing() {
         .await
         .unwrap();
     assert_eq!(events, 1);
+    // The same key and body, for another task: another request.
+    let other = http.post("/api/v1/tasks", json!({ "task_type": "mail" })).await.is(201);
+    let path = format!("/api/v1/tasks/{}/cancel", other["task_id"].as_str().unwrap());
+    http.keyed(&path, "k", json!({})).await.refuses(422, "DV010");
     let ask = json!({ "task_types": ["mail"] });
     http.keyed("/api/v1/worker/wait", "k", ask).await.refuses(400, "malformed");
     http.keyed("/api/v1/tasks", &"k".repeat(256), json!({ "task_type": "mail" })).await.refuses(422, "DV010");

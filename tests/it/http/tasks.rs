@@ -5,8 +5,13 @@ use crate::support::db::TestDb;
 use crate::support::race::until;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+/// Long before a wait of a minute is over.
+const SOON: Duration = Duration::from_secs(20);
 
 async fn task(service: &Running, body: Value) -> String {
     let made = service.post("/api/v1/tasks", body).await.is(201);
@@ -83,6 +88,52 @@ async fn pages_follow_one_another_until_the_last() {
         made["items"].as_array().unwrap().iter().map(|row| row["task_id"].clone()).collect();
     expected.reverse();
     assert_eq!(seen, expected);
+}
+
+/// Every page of a list, one row each.
+async fn one_by_one(http: &Running, path: &str) -> Vec<Value> {
+    let (mut seen, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = http.get(&format!("{path}limit=1{cursor}")).await.is(200);
+        seen.extend(page["items"].as_array().unwrap().iter().cloned());
+        assert!(seen.len() < 100, "the pages of {path} have no end");
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return seen,
+        }
+    }
+}
+
+#[tokio::test]
+async fn pages_of_splits_decisions_and_moments_have_every_row_once() {
+    let db = TestDb::new().await;
+    let http = running(&db).await;
+    for act in ["pause", "resume", "pause"] {
+        http.send("PUT", "/api/v1/types/mail", json!({})).await.is(200);
+        http.post(&format!("/api/v1/types/mail/{act}"), json!({})).await.is(200);
+    }
+    let rule = json!({ "task_type": "mail", "cron": "0 3 * * *" });
+    http.send("PUT", "/api/v1/schedules/nightly", rule).await.is(201);
+    let past =
+        json!({ "moments": ["2026-01-01T03:00:00Z", "2026-01-02T03:00:00Z", "2026-01-03T03:00:00.000001Z"] });
+    http.post("/api/v1/schedules/nightly/backfill", past).await.is(200);
+    let id = task(&http, json!({ "task_type": "mail", "split_count": 4 })).await;
+    let texts = |rows: Vec<Value>, name: &str| -> Vec<String> {
+        rows.iter().map(|row| row[name].to_string().trim_matches('"').to_owned()).collect()
+    };
+    let decisions = texts(one_by_one(&http, "/api/v1/audit?object=type&").await, "verb");
+    let wanted = ["pause", "put_task_type", "resume", "put_task_type", "pause", "put_task_type"];
+    assert_eq!(decisions, wanted);
+    let moments = texts(one_by_one(&http, "/api/v1/schedules/nightly/history?").await, "fire_at");
+    assert_eq!(moments.len(), 3, "{moments:?}");
+    assert!(moments[0].starts_with("2026-01-03T03:00:00.000001"), "latest first: {moments:?}");
+    let splits = texts(one_by_one(&http, &format!("/api/v1/tasks/{id}/splits?")).await, "split_no");
+    assert_eq!(splits, ["1", "2", "3", "4"]);
+    assert_eq!(
+        one_by_one(&http, "/api/v1/splits?phase=execute&").await.len(),
+        4 + 1,
+        "of three backfills one may be open"
+    );
 }
 
 #[tokio::test]
@@ -189,11 +240,15 @@ async fn the_end_of_a_task_is_waited_for_and_streamed() {
     let path = format!("/api/v1/tasks/{id}/result");
     let at_once = http.get(&path).await.is(200);
     assert_eq!((&at_once["status"], &at_once["finished_at"]), (&json!("running"), &Value::Null));
-    let waiting = format!("{path}?wait=30");
+    let in_vain = timeout(SOON, http.get(&format!("{path}?wait=0.2"))).await.expect("a wait ends");
+    assert_eq!(in_vain.is(200)["status"], "running");
+    let waiting = format!("{path}?wait=60");
     let cancel = format!("/api/v1/tasks/{id}/cancel");
+    let began = Instant::now();
     let (ended, cancelled) = tokio::join!(http.get(&waiting), http.post(&cancel, json!({})));
     cancelled.is(200);
     assert_eq!(ended.is(200)["status"], "cancelled");
+    assert!(began.elapsed() < SOON, "it is told at the end, not when the wait is over");
     let text = streamed.await.unwrap();
     assert!(text.contains("content-type: text/event-stream") && text.contains("event: end"), "{text}");
     http.get(&format!("{path}?wait=61")).await.refuses(422, "DV010");
@@ -220,6 +275,13 @@ async fn a_split_is_looked_at_and_set_aside() {
     assert_eq!(http.get(&format!("/api/v1/splits/{split}/log")).await.is(200)["items"], json!([]));
 }
 
+async fn task_of_tomorrow(db: &TestDb) -> i64 {
+    sqlx::query_scalar("insert into divvy.task (task_type, run_at) values ('mail', 'tomorrow') returning id")
+        .fetch_one(db.pool())
+        .await
+        .unwrap()
+}
+
 #[tokio::test]
 async fn payloads_and_results_are_for_those_who_may_read_them() {
     let db = TestDb::new().await;
@@ -235,6 +297,24 @@ async fn payloads_and_results_are_for_those_who_may_read_them() {
     sqlx::query("update divvy.task set result = '\"secret\"'").execute(db.pool()).await.unwrap();
     for path in [format!("/api/v1/tasks/{id}"), format!("/api/v1/tasks/{id}/result")] {
         assert!(http.get(&path).await.is(200).to_string().contains("secret"));
+    }
+    // Whoever makes tasks sees how they end.
+    http.token = Some(token(&db, "makes", &["producer"]).await);
+    assert_eq!(http.get(&format!("/api/v1/tasks/{id}/result")).await.is(200)["result"], "secret");
+    http.token = Some(token(&db, "decides", &["operator"]).await);
+    let then = json!({ "then": { "succeeded": { "task_type": "mail", "payload": { "iban": "secret" } } } });
+    http.send("PUT", "/api/v1/types/mail", then).await.is(200);
+    let rule = json!({ "task_type": "mail", "cron": "0 3 * * *", "splits": ["secret"], "payload": { "iban": "secret" } });
+    http.send("PUT", "/api/v1/schedules/nightly", rule).await.is(201);
+    let later = task_of_tomorrow(&db).await;
+    http.send("PATCH", &format!("/api/v1/tasks/{later}"), json!({ "payload": { "iban": "secret" } }))
+        .await
+        .is(200);
+    let shown = http.get("/api/v1/audit").await.is(200);
+    assert_eq!(shown["items"].as_array().map(Vec::len), Some(3 + 4), "tokens and decisions: {shown}");
+    for path in ["/audit", "/types/mail", "/schedules/nightly", "/events?object=type&object_id=mail"] {
+        let shown = http.get(&format!("/api/v1{path}")).await.is(200);
+        assert!(!shown.to_string().contains("secret"), "{path}: {shown}");
     }
     http.token = Some(reads);
     for path in ["", "/result", "/splits", "/log", "/progress"] {
