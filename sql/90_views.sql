@@ -187,7 +187,7 @@ select d.task_type, d.fingerprint, count(*) as splits, min(d.finished_at) as fir
     (array_agg(d.id order by d.finished_at desc))[1] as last_split_id, (array_agg(d.message order by d.finished_at desc))[1] as last_message
 from (
     select u.id, u.task_type, coalesce(u.finished_at, u.started_at) as finished_at, u.error ->> 'message' as message,
-        coalesce(u.error ->> 'class', regexp_replace(split_part(u.error ->> 'message', E'\n', 1), '\d', '0', 'g'), u.reason) as fingerprint
+        divvy.fingerprint(u.error, u.reason) as fingerprint
     from divvy.unit u where u.state = 'failed') d
 group by d.task_type, d.fingerprint;
 

@@ -26,11 +26,11 @@ grant select on divvy.task, divvy.share, divvy.unit, divvy.schedule, divvy.sched
     divvy.split, divvy.split_attempt, divvy.task_overview, divvy.task_progress, divvy.split_overview, divvy.type_stats, divvy.full_type,
     divvy.worker_overview, divvy.schedule_overview, divvy.dead_splits, divvy.database_health to divvy_reader, divvy_operator, divvy_worker;
 -- What the views call, and one split by its id.
-grant execute on function divvy.numbers, divvy.ended_through, divvy.payload_of, divvy.split_by_id, divvy.attempts_by_id
+grant execute on function divvy.numbers, divvy.ended_through, divvy.payload_of, divvy.split_by_id, divvy.attempts_by_id, divvy.explain, divvy.fingerprint
     to divvy_reader, divvy_operator, divvy_worker;
 
 grant execute on function divvy.put_task_type, divvy.drop_task_type, divvy.cancel, divvy.cancel_by_key, divvy.redrive, divvy.update_task, divvy.pause,
-    divvy.resume, divvy.pause_task, divvy.resume_task, divvy.reschedule, divvy.skip_split, divvy.forget, divvy.worker_command, divvy.pause_schedule,
+    divvy.resume, divvy.pause_task, divvy.resume_task, divvy.reschedule, divvy.skip_split, divvy.forget, divvy.bulk, divvy.worker_command, divvy.pause_schedule,
     divvy.resume_schedule, divvy.trigger_schedule, divvy.cancel_schedule, divvy.put_schedule, divvy.backfill_schedule, divvy.put_calendar,
     divvy.drop_calendar to divvy_operator;
 -- Who changes a cron schedule plans first what is due of it; a preview asks where moments are moved to.

@@ -89,7 +89,7 @@ enum Command {
     Enqueue(enqueue::Args),
     /// Tasks: list, show, wait for, follow, cancel and redrive them
     Task(task::Args),
-    /// Splits: list and show them, set one aside
+    /// Splits: list and show them, say why one is not running, set one aside
     Split(split::Args),
     /// Task types: list, show, declare, pause and resume them
     Type(task_type::Args),

@@ -14,6 +14,7 @@ pub mod doctor;
 pub mod duty;
 pub mod enqueue;
 pub mod exec_type;
+pub mod explain;
 pub mod lead;
 pub mod line;
 pub mod listen;

@@ -15,6 +15,7 @@ mod embedded;
 mod enqueue;
 mod examples;
 mod exec;
+mod explain;
 mod follow;
 mod http;
 mod journey;

@@ -54,6 +54,7 @@ pub const RULES: &[Source] = sources![
     "sql/60_reduce.sql",
     "sql/70_operate.sql",
     "sql/72_pause.sql",
+    "sql/74_bulk.sql",
     "sql/75_schedule.sql",
     "sql/76_fire.sql",
     "sql/76_fire_many.sql",
@@ -68,6 +69,7 @@ pub const RULES: &[Source] = sources![
     "sql/86_answer.sql",
     "sql/90_views.sql",
     "sql/92_lookup.sql",
+    "sql/94_explain.sql",
     "sql/99_rights.sql",
 ];
 
