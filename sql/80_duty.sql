@@ -187,3 +187,11 @@ create or replace function divvy.lead(leader uuid, name text) returns bigint
 language sql security definer set search_path = pg_catalog, pg_temp as $$
     insert into divvy.leader (leader, name) values (lead.leader, left(lead.name, 200)) returning term
 $$;
+
+-- Whether a process holds the leader's lock in this database.
+create or replace function divvy.somebody_leads() returns boolean
+language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
+    select exists (select from pg_locks l where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+        and l.database = (select d.oid from pg_database d where d.datname = current_database())
+        and (l.classid::bigint << 32) + l.objid::bigint = divvy.lock_of('leader'))
+$$;

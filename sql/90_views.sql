@@ -199,5 +199,7 @@ select name, value from (values
     ('full_page_writes', current_setting('full_page_writes')),
     ('oldest_transaction', (select max(divvy.clock() - a.xact_start)::text from pg_stat_activity a where a.xact_start is not null and a.pid <> pg_backend_pid())),
     ('notification_queue', pg_notification_queue_usage()::text),
-    ('low_water_noted', (select noted_key::text from divvy.low_water))
+    ('low_water_noted', (select noted_key::text from divvy.low_water)),
+    ('last_tick', (select (divvy.clock() - p.reclaimed_at)::text from divvy.pulse p)),
+    ('leader', (select l.name from divvy.leader l where divvy.somebody_leads() order by l.term desc limit 1))
 ) h (name, value);

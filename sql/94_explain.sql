@@ -102,14 +102,6 @@ begin
             from divvy.leader l where divvy.somebody_leads() order by l.term desc limit 1), 'nobody leads: divvy serve, any worker or divvy tick does it'));
 end $$;
 
--- Whether a process holds the leader's lock in this database.
-create or replace function divvy.somebody_leads() returns boolean
-language sql volatile as $$
-    select exists (select from pg_locks l where l.locktype = 'advisory' and l.granted and l.objsubid = 1
-        and l.database = (select d.oid from pg_database d where d.datname = current_database())
-        and (l.classid::bigint << 32) + l.objid::bigint = divvy.lock_of('leader'))
-$$;
-
 -- Who could take it.
 create or replace function divvy.explain_workers(p_type text, p_free bigint) returns table (rule text, blocking boolean, detail text)
 language plpgsql rows 2 as $$

@@ -7,6 +7,7 @@
 
 pub mod args;
 pub mod bench;
+pub mod bulk;
 pub mod calendar;
 pub mod completions;
 pub mod database;
@@ -89,6 +90,8 @@ enum Command {
     Enqueue(enqueue::Args),
     /// Tasks: list, show, wait for, follow, cancel and redrive them
     Task(task::Args),
+    /// Cancel, redrive, pause, resume, reschedule or forget many tasks; without --apply, count them
+    Bulk(Box<bulk::Args>),
     /// Splits: list and show them, say why one is not running, set one aside
     Split(split::Args),
     /// Task types: list, show, declare, pause and resume them
@@ -141,6 +144,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Serve(args) => serve::run(args, global).await,
         Command::Enqueue(args) => enqueue::run(args, global).await,
         Command::Task(args) => task::run(args, global).await,
+        Command::Bulk(args) => bulk::run(*args, global).await,
         Command::Split(args) => split::run(args, global).await,
         Command::Type(args) => task_type::run(args, global).await,
         Command::Schedule(args) => schedule::run(args, global).await,

@@ -5,13 +5,17 @@
 //! asks, [`call`] does what is asked in their name, [`group`] commits single enqueues together.
 
 mod auth;
+mod bulk;
+mod calendars;
 mod call;
 mod connection;
+mod counters;
 mod events;
 mod flow;
 mod group;
 mod health;
 mod intake;
+mod metrics;
 mod new_schedule;
 mod new_task;
 mod openapi;
@@ -63,6 +67,8 @@ struct Api {
     /// Memory for large bodies, in KiB.
     bodies: Semaphore,
     streams: Arc<Semaphore>,
+    metrics: metrics::Metrics,
+    counters: counters::Counters,
     patience: Patience,
     /// The service is about to stop: who waits is answered.
     stop: CancellationToken,
@@ -97,6 +103,8 @@ impl Service {
             health,
             bodies: Semaphore::new(intake::BODIES_KIB),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            metrics: metrics::Metrics::default(),
+            counters: counters::Counters::default(),
             patience,
             stop: draining,
             store,
@@ -110,11 +118,14 @@ fn routes() -> Vec<Route> {
     [
         tasks::routes(),
         task_actions::routes(),
+        bulk::routes(),
         splits::routes(),
         types::routes(),
         schedules::routes(),
+        calendars::routes(),
         workers::routes(),
         stats::routes(),
+        metrics::routes(),
         events::routes(),
         worker::routes(),
     ]

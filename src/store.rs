@@ -5,6 +5,7 @@
 //! A file per noun; [`sqlstate`] alone knows error codes, [`listing`] alone builds SQL at run time.
 
 pub mod answer;
+pub mod bulk;
 pub mod calendar;
 pub mod claim;
 pub mod clock;
@@ -20,6 +21,7 @@ pub mod line;
 pub mod listen;
 pub mod listing;
 pub mod lock;
+pub mod metric;
 pub mod migrate;
 pub mod operate;
 pub mod overview;

@@ -25,6 +25,8 @@ pub(super) fn routes() -> Vec<Route> {
 enum Object {
     /// A task
     Task,
+    /// Many tasks at once
+    Tasks,
     /// A split
     Split,
     /// A type
@@ -43,6 +45,7 @@ impl Object {
     fn as_str(self) -> &'static str {
         match self {
             Self::Task => "task",
+            Self::Tasks => "tasks",
             Self::Split => "split",
             Self::Type => "type",
             Self::Schedule => "schedule",

@@ -96,7 +96,7 @@ fn called() -> std::collections::BTreeSet<String> {
     let parts = |path: &str| {
         path.split('/')
             .map(|part| match part {
-                "mail" | "draft" | "nightly" => "{}",
+                "mail" | "draft" | "nightly" | "bank" => "{}",
                 part if part.starts_with('$') => "{}",
                 part => part,
             })
