@@ -12,7 +12,9 @@ begin
         ('reclaim', divvy.reclaim(max)),
         ('reduce_check', divvy.settle(max)),
         ('low_water', divvy.advance_low_water()),
-        ('prune', divvy.prune(max));
+        ('prune', divvy.prune(max)),
+        ('sample', divvy.take_sample()),
+        ('alert', divvy.look_for_alerts());
 end $$;
 
 -- Makes ready what waited for a moment that has come; starts scheduled tasks, whose types are looked at again. Returns how many.

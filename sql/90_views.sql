@@ -191,6 +191,21 @@ from (
     from divvy.unit u where u.state = 'failed') d
 group by d.task_type, d.fingerprint;
 
+-- What waited and ran of each type, by the minute. No row: nothing did.
+create or replace view divvy.metric_minute as
+select s.at, s.task_type, s.ready, s.delayed, s.running, s.scheduled, s.held, s.workers, s.oldest_ready from divvy.sample s;
+
+-- Alerts that are open. The last rule is asked now: it is about those who would ask the others.
+create or replace view divvy.alert_overview as
+select a.name, a.object, a.since, a.detail, a.looked_at, case when a.silenced_until > divvy.clock() then a.silenced_until end as silenced_until,
+    case when a.silenced_until > divvy.clock() then a.silence_reason end as silence_reason
+from divvy.alert a where a.closed_at is null and a.name <> 'no_tick'
+union all
+select 'no_tick', '', p.reclaimed_at, format('no duty has run since %s: what waits for a moment waits, and no alert is looked for', p.reclaimed_at), divvy.clock(),
+    case when a.silenced_until > divvy.clock() then a.silenced_until end, case when a.silenced_until > divvy.clock() then a.silence_reason end
+from divvy.pulse p left join divvy.alert a on a.name = 'no_tick'
+where p.reclaimed_at <= divvy.clock() - interval '1 min';
+
 create or replace view divvy.database_health as
 select name, value from (values
     ('server_version', current_setting('server_version')),

@@ -5,6 +5,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 75 not now (the same call may succeed later).
 
+pub mod alert;
 pub mod args;
 pub mod bench;
 pub mod bulk;
@@ -104,6 +105,8 @@ enum Command {
     Worker(worker::Args),
     /// Workers: list them, and tell one to be quiet or to stop
     Workers(workers::Args),
+    /// Alerts: list what somebody should look at, say that one is known
+    Alert(alert::Args),
     /// Tokens of the HTTP API: make, list and revoke them
     Token(token::Args),
     /// Measure what divvy costs on this database, beside hand-written SQL
@@ -151,6 +154,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Calendar(args) => calendar::run(args, global).await,
         Command::Worker(args) => worker::run(args, global).await,
         Command::Workers(args) => workers::run(args, global).await,
+        Command::Alert(args) => alert::run(args, global).await,
         Command::Token(args) => token::run(args, global).await,
         Command::Bench(args) => bench::run(args, global).await,
         Command::Tick(args) => tick::run(args, global).await,

@@ -4,6 +4,7 @@
 //! A file per noun has that noun's routes. [`route`] is what a route is, [`openapi`] describes them, [`auth`] knows who
 //! asks, [`call`] does what is asked in their name, [`group`] commits single enqueues together.
 
+mod alerts;
 mod auth;
 mod bulk;
 mod calendars;
@@ -29,6 +30,7 @@ mod stats;
 mod stream;
 mod task_actions;
 mod tasks;
+mod timeseries;
 mod types;
 mod wake;
 mod watch;
@@ -126,6 +128,8 @@ fn routes() -> Vec<Route> {
         workers::routes(),
         stats::routes(),
         metrics::routes(),
+        timeseries::routes(),
+        alerts::routes(),
         events::routes(),
         worker::routes(),
     ]

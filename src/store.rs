@@ -4,6 +4,7 @@
 //! whatever may join a transaction can. The rules live in `sql/`; nothing here decides anything.
 //! A file per noun; [`sqlstate`] alone knows error codes, [`listing`] alone builds SQL at run time.
 
+pub mod alert;
 pub mod answer;
 pub mod bulk;
 pub mod calendar;

@@ -37,6 +37,8 @@ enum Object {
     Calendar,
     /// A worker
     Worker,
+    /// An alert
+    Alert,
     /// A token
     Token,
 }
@@ -51,6 +53,7 @@ impl Object {
             Self::Schedule => "schedule",
             Self::Calendar => "calendar",
             Self::Worker => "worker",
+            Self::Alert => "alert",
             Self::Token => "token",
         }
     }

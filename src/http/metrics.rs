@@ -5,6 +5,7 @@ use super::call::{Answer, Call};
 use super::counters::{BOUNDS, Counts};
 use super::problem::Problem;
 use super::route::{Nothing, Route, get};
+use crate::store::alert::{self, AlertRow};
 use crate::store::metric;
 use crate::store::overview::{self, TypeRow, WorkerRow};
 use std::fmt::Write as _;
@@ -40,15 +41,16 @@ async fn metrics(call: Call, _: Nothing) -> Result<Answer<String>, Problem> {
     let database = match last.as_ref() {
         Some((at, text)) if at.elapsed() < REPEAT => text.clone(),
         _ => {
-            let (types, workers, health) = call
+            let (types, workers, health, alerts) = call
                 .look(move |c| {
                     Box::pin(async move {
                         let types = overview::types(&mut *c).await?;
-                        Ok((types, overview::workers(&mut *c).await?, metric::health(&mut *c).await?))
+                        let workers = overview::workers(&mut *c).await?;
+                        Ok((types, workers, metric::health(&mut *c).await?, alert::all(&mut *c).await?))
                     })
                 })
                 .await?;
-            let text = of_database(types, &workers, &health);
+            let text = of_database(types, &workers, &health) + &of_alerts(&alerts);
             *last = Some((Instant::now(), text.clone()));
             text
         }
@@ -105,7 +107,7 @@ fn of_database(mut types: Vec<TypeRow>, workers: &[WorkerRow], health: &[(String
             "How full the queue of notifications is.",
         ),
         ("last_tick", "divvy_last_tick_seconds", "Time since duties ran last; absent when they never did."),
-        ("leader", "divvy_leaders", "1 while a process leads; absent while none does."),
+        ("leader", "divvy_leaders", "1 while a process leads, else 0."),
         ("fsync", "divvy_database_fsync", "1 when a commit survives a crash of the machine."),
         (
             "synchronous_commit",
@@ -164,6 +166,15 @@ fn of_workers(lines: &mut Lines, workers: &[WorkerRow]) {
     lines.value("divvy_worker_slots", &[], alive().map(|row| i64::from(row.slots)).sum::<i64>());
     lines.metric("divvy_worker_leased", "gauge", "Splits that those workers hold.");
     lines.value("divvy_worker_leased", &[], alive().map(|row| row.leased).sum::<i64>());
+}
+
+fn of_alerts(alerts: &[AlertRow]) -> String {
+    let mut lines = Lines(String::new());
+    lines.metric("divvy_alert", "gauge", "1 for each alert that is open and not silenced.");
+    for row in alerts.iter().filter(|row| !row.silenced) {
+        lines.value("divvy_alert", &[("alert", &row.name), ("object", &row.object)], 1);
+    }
+    lines.0
 }
 
 fn of_process(counts: &Counts) -> String {

@@ -60,7 +60,8 @@ pub struct MinuteFilter {
 pub async fn minutes(executor: impl PgExecutor<'_>, filter: &MinuteFilter) -> Result<Vec<MinuteRow>> {
     let (after_at, after_type) = filter.after.clone().unzip();
     Ok(sqlx::query_as(
-        "select at, task_type, ready, delayed, running, scheduled, held, workers, oldest_ready_seconds
+        "select at, task_type, ready, delayed, running, scheduled, held, workers,
+                extract(epoch from oldest_ready)::float8 as oldest_ready_seconds
            from divvy.metric_minute
           where ($1::text is null or task_type = $1) and ($2::timestamptz is null or at >= $2)
             and ($3::timestamptz is null or at < $3) and ($4::timestamptz is null or (at, task_type) > ($4, $5::text))

@@ -32,6 +32,7 @@ pub const MIGRATIONS: &[Source] = sources![
     "migrations/0007_unnamed_moments.sql",
     "migrations/0008_http.sql",
     "migrations/0009_late_writers.sql",
+    "migrations/0010_operating.sql",
 ];
 
 /// The rules: functions and views, in the order in which they are applied.
@@ -65,11 +66,13 @@ pub const RULES: &[Source] = sources![
     "sql/80_duty.sql",
     "sql/81_mark.sql",
     "sql/82_prune.sql",
+    "sql/83_sample.sql",
     "sql/85_token.sql",
     "sql/86_answer.sql",
     "sql/90_views.sql",
     "sql/92_lookup.sql",
     "sql/94_explain.sql",
+    "sql/95_alert.sql",
     "sql/99_rights.sql",
 ];
 

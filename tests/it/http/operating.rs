@@ -107,12 +107,13 @@ async fn metrics_are_what_prometheus_reads_and_ask_for_a_token_like_any_look() {
         "divvy_workers{command=\"run\"} 1",
         "divvy_worker_slots 7",
         "divvy_types_left_out 0",
+        "divvy_alert{alert=\"unroutable\",object=\"nobody.s\"} 1",
         "divvy_http_requests_total{method=\"GET\",route=\"/metrics\",status=\"401\"} 1",
         "divvy_http_requests_total{method=\"GET\",route=\"/metrics\",status=\"403\"} 1",
     ] {
         assert!(text.lines().any(|one| one == line), "{line} is missing in:\n{text}");
     }
-    assert!(text.contains("\ndivvy_last_tick_seconds ") && !text.contains("\ndivvy_leaders "), "{text}");
+    assert!(text.contains("\ndivvy_last_tick_seconds ") && text.contains("\ndivvy_leaders 0\n"), "{text}");
     well_formed(text);
 }
 
