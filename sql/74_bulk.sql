@@ -129,6 +129,12 @@ begin
     order by k.id limit p_max;
 end $$;
 
+-- Whether a task was forgotten since it ended. A function of its own, so that the next one is inlined: it is asked of each task.
+create or replace function divvy.is_forgotten(p_id bigint, p_since timestamptz) returns boolean
+language sql stable as $$
+    select exists (select from divvy.event e where e.object = 'task' and e.object_id = p_id::text and e.verb = 'forget' and e.at >= p_since)
+$$;
+
 -- Whether the action means something for a task, and was not done to it already.
 create or replace function divvy.bulk_fits(k divvy.task, p_action text, p_options jsonb, p_now timestamptz) returns boolean
 language sql stable as $$
@@ -139,14 +145,12 @@ language sql stable as $$
         when 'resume' then k.finished_at is null and k.paused_until is not null
         when 'reschedule' then k.status = 'scheduled' and (k.priority <> (p_options ->> 'priority')::int
             or case when p_options ->> 'run_at' is null then k.run_at > p_now else k.run_at is distinct from (p_options ->> 'run_at')::timestamptz end)
-        when 'forget' then k.finished_at is not null and not exists (select from divvy.event e
-            where e.object = 'task' and e.object_id = k.id::text and e.verb = 'forget' and e.at >= k.finished_at)
-        end
+        when 'forget' then k.finished_at is not null and not divvy.is_forgotten(k.id, k.finished_at) end
 $$;
 
 -- What went wrong, by which failures are counted: the error's class, or the first line of its message, digits masked.
 create or replace function divvy.fingerprint(p_error jsonb, p_reason text) returns text
-language sql immutable parallel safe as $$
+language sql immutable parallel safe security definer set search_path = pg_catalog, pg_temp as $$
     select coalesce(p_error ->> 'class', regexp_replace(split_part(p_error ->> 'message', E'\n', 1), '\d', '0', 'g'), p_reason)
 $$;
 

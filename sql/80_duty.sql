@@ -1,6 +1,7 @@
 -- Duties: what somebody has to do now and then. Each is one pass, bounded, and safe with any number of callers at once.
 
--- One pass of all duties. Any divvy process, a worker's next_wait or pg_cron may call it. Returns what each did.
+-- One pass of all duties. Any divvy process or pg_cron may call it; a worker's next_wait does with a small max, and is spared the duties
+-- that look at all that waits. Returns what each did.
 create or replace function divvy.tick(max int default 500)
 returns table (duty text, done int)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -12,9 +13,10 @@ begin
         ('reclaim', divvy.reclaim(max)),
         ('reduce_check', divvy.settle(max)),
         ('low_water', divvy.advance_low_water()),
-        ('prune', divvy.prune(max)),
-        ('sample', divvy.take_sample()),
-        ('alert', divvy.look_for_alerts());
+        ('prune', divvy.prune(max));
+    if max >= 500 then
+        return query values ('sample', divvy.take_sample()), ('alert', divvy.look_for_alerts());
+    end if;
 end $$;
 
 -- Makes ready what waited for a moment that has come; starts scheduled tasks, whose types are looked at again. Returns how many.

@@ -136,3 +136,39 @@ fn well_formed(text: &str) {
     }
     assert!(described.len() > 15, "{described:?}");
 }
+
+#[tokio::test]
+async fn minutes_come_in_pages_and_alerts_are_silenced() {
+    let db = TestDb::new().await;
+    let http = running(&db).await;
+    sqlx::raw_sql(
+        "insert into divvy.sample (at, task_type, ready, delayed, running, scheduled, held, workers, oldest_ready)
+            select '2026-11-21 12:00+00'::timestamptz + m * interval '1 min', t, m, 0, 0, 0, 0, 1, '90 s'
+              from generate_series(0, 2) m, unnest('{a,b}'::text[]) t;
+         insert into divvy.task (task_type) values ('nobody.s'); select divvy.look_for_alerts()",
+    )
+    .execute(db.pool())
+    .await
+    .unwrap();
+    let first = http.get("/api/v1/timeseries?limit=3").await.is(200);
+    assert_eq!(first["items"][0]["oldest_ready_seconds"], 90.0);
+    assert_eq!(first["next_cursor"], "2026-11-21T12:01:00Z/a");
+    let next = http.get("/api/v1/timeseries?limit=3&cursor=2026-11-21T12:01:00Z/a").await.is(200);
+    let seen: Vec<_> =
+        next["items"].as_array().unwrap().iter().map(|row| (&row["task_type"], &row["ready"])).collect();
+    assert_eq!(seen, [(&json!("b"), &json!(1)), (&json!("a"), &json!(2)), (&json!("b"), &json!(2))]);
+    assert_eq!(next["next_cursor"], json!(null));
+    let some = "/api/v1/timeseries?task_type=b&from=2026-11-21T12:01:00Z&to=2026-11-21T12:02:00Z";
+    assert_eq!(http.get(some).await.is(200)["items"].as_array().map(Vec::len), Some(1));
+    http.get("/api/v1/timeseries?cursor=yesterday").await.refuses(422, "DV010");
+    let listed = http.get("/api/v1/alerts").await.is(200);
+    let alert =
+        listed["items"].as_array().unwrap().iter().find(|row| row["name"] == "unroutable").unwrap().clone();
+    assert_eq!((&alert["object"], &alert["silenced"]), (&json!("nobody.s"), &json!(false)));
+    let silence = json!({ "object": "nobody.s", "reason": "known" });
+    http.post("/api/v1/alerts/unroutable/silence", silence).await.is(200);
+    http.post("/api/v1/alerts/lag/silence", json!({ "object": "nobody.s" })).await.refuses(404, "DV011");
+    let listed = http.get("/api/v1/alerts").await.is(200);
+    let last = listed["items"].as_array().unwrap().last().unwrap();
+    assert_eq!((&last["silenced"], &last["silence_reason"]), (&json!(true), &json!("known")));
+}
