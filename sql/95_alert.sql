@@ -14,8 +14,12 @@ language sql security definer rows 10 set search_path = pg_catalog, pg_temp set 
     select 'lag', t.task_type, format('a split of type %s has been ready for %s, over %s s', t.task_type, t.oldest_ready, divvy.limit_of('alert lag'))
     from t where t.workers > 0 and t.oldest_ready > make_interval(secs => divvy.limit_of('alert lag')) and coalesce(t.paused_until <= divvy.clock(), true)
     union all
-    select 'dead', d.task_type, format('%s splits failed for good within the hour, the last at %s: %s', sum(d.splits), max(d.last_at), (array_agg(d.fingerprint order by d.last_at desc))[1])
-    from divvy.dead_splits d where d.last_at > divvy.clock() - interval '1 hour' group by d.task_type
+    -- By their last attempts, which are few: dead_splits looks at every task there is.
+    select 'dead', d.task_type, format('%s splits failed for good within the hour, the last at %s: %s', count(*), max(d.at),
+        (array_agg(divvy.fingerprint(u.error, u.reason) order by d.at desc))[1])
+    from (select a.split_id, u.task_type, max(a.finished_at) as at from divvy.attempt a join divvy.unit u on u.id = a.split_id and u.state = 'failed'
+        where a.finished_at > divvy.clock() - interval '1 hour' group by a.split_id, u.task_type) d join divvy.unit u on u.id = d.split_id
+    group by d.task_type
     union all
     select 'schedule_refused', s.name, format('schedule %s never fires: %s', s.name, s.reason) from divvy.schedule_overview s where s.status = 'refused'
     union all
