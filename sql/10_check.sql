@@ -15,6 +15,7 @@ language sql immutable parallel safe as $$
         when 'added splits' then 10000       -- a call
         when 'stretch' then 32               -- splits, from which on a task's lie in stretches (docs/adr/0011)
         when 'batch' then 10000              -- ids in one call
+        when 'bulk' then 1000                -- tasks that one call of bulk does something to
         when 'stragglers' then 1000          -- one look behind a position
         when 'log lines' then 1000           -- an attempt
         when 'log message' then 8192         -- bytes
@@ -25,6 +26,12 @@ language sql immutable parallel safe as $$
         when 'max_attempts' then 1000
         when 'steps' then 1000
         when 'waiting moments' then 1000     -- a schedule: buffered, made up for, moved
+        when 'sampled types' then 1000       -- a minute, the busiest
+        when 'sample days' then 7            -- how long samples are kept
+        when 'alerts' then 1000              -- open at once
+        when 'alert lag' then 300            -- seconds that a split may be ready
+        when 'alert failures' then 3         -- runs of a schedule that fail in a row
+        when 'alert transaction' then 600    -- seconds that a transaction may be open
     end
 $$;
 

@@ -1,6 +1,7 @@
 -- Duties: what somebody has to do now and then. Each is one pass, bounded, and safe with any number of callers at once.
 
--- One pass of all duties. Any divvy process, a worker's next_wait or pg_cron may call it. Returns what each did.
+-- One pass of all duties. Any divvy process or pg_cron may call it; a worker's next_wait does with a small max, and is spared the duties
+-- that look at all that waits. Returns what each did.
 create or replace function divvy.tick(max int default 500)
 returns table (duty text, done int)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -13,6 +14,9 @@ begin
         ('reduce_check', divvy.settle(max)),
         ('low_water', divvy.advance_low_water()),
         ('prune', divvy.prune(max));
+    if max >= 500 then
+        return query values ('sample', divvy.take_sample()), ('alert', divvy.look_for_alerts());
+    end if;
 end $$;
 
 -- Makes ready what waited for a moment that has come; starts scheduled tasks, whose types are looked at again. Returns how many.
@@ -187,4 +191,12 @@ end $$;
 create or replace function divvy.lead(leader uuid, name text) returns bigint
 language sql security definer set search_path = pg_catalog, pg_temp as $$
     insert into divvy.leader (leader, name) values (lead.leader, left(lead.name, 200)) returning term
+$$;
+
+-- Whether a process holds the leader's lock in this database.
+create or replace function divvy.somebody_leads() returns boolean
+language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
+    select exists (select from pg_locks l where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+        and l.database = (select d.oid from pg_database d where d.datname = current_database())
+        and (l.classid::bigint << 32) + l.objid::bigint = divvy.lock_of('leader'))
 $$;

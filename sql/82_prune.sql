@@ -5,7 +5,7 @@
 -- that are kept longer than others or ended long after they came. Those are found by rounds from the lowest id to the front, the rarer the more there is to look at.
 
 -- Deletes what is past its retention: ended tasks with all that is theirs; workers not seen for an hour; events and fires after
--- 90 days; what HTTP keeps. Returns how many tasks went.
+-- 90 days; samples; what HTTP keeps. Returns how many tasks went.
 create or replace function divvy.prune(max int default 500) returns int
 language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 declare
@@ -24,7 +24,7 @@ begin
     delete from divvy.schedule_fire f where f.at < v_now - interval '90 days' and f.outcome <> 'waiting';
     delete from divvy.rate_use u where not exists (select from divvy.task_type t where t.name = u.task_type
         and u.at > v_now - make_interval(secs => (t.rate ->> 'per')::double precision));
-    perform divvy.prune_http(prune.max, v_now);
+    perform divvy.prune_http(prune.max, v_now), divvy.prune_samples(prune.max, v_now);
     return v_done;
 end $$;
 

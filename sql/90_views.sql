@@ -187,9 +187,24 @@ select d.task_type, d.fingerprint, count(*) as splits, min(d.finished_at) as fir
     (array_agg(d.id order by d.finished_at desc))[1] as last_split_id, (array_agg(d.message order by d.finished_at desc))[1] as last_message
 from (
     select u.id, u.task_type, coalesce(u.finished_at, u.started_at) as finished_at, u.error ->> 'message' as message,
-        coalesce(u.error ->> 'class', regexp_replace(split_part(u.error ->> 'message', E'\n', 1), '\d', '0', 'g'), u.reason) as fingerprint
+        divvy.fingerprint(u.error, u.reason) as fingerprint
     from divvy.unit u where u.state = 'failed') d
 group by d.task_type, d.fingerprint;
+
+-- What waited and ran of each type, by the minute. No row: nothing did.
+create or replace view divvy.metric_minute as
+select s.at, s.task_type, s.ready, s.delayed, s.running, s.scheduled, s.held, s.workers, s.oldest_ready from divvy.sample s;
+
+-- Alerts that are open. The last rule is asked now: it is about those who would ask the others.
+create or replace view divvy.alert_overview as
+select a.name, a.object, a.since, a.detail, a.looked_at, case when a.silenced_until > divvy.clock() then a.silenced_until end as silenced_until,
+    case when a.silenced_until > divvy.clock() then a.silence_reason end as silence_reason
+from divvy.alert a where a.closed_at is null and a.name <> 'no_tick'
+union all
+select 'no_tick', '', p.reclaimed_at, format('no duty has run since %s: what waits for a moment waits, and no alert is looked for', p.reclaimed_at), divvy.clock(),
+    case when a.silenced_until > divvy.clock() then a.silenced_until end, case when a.silenced_until > divvy.clock() then a.silence_reason end
+from divvy.pulse p left join divvy.alert a on a.name = 'no_tick'
+where p.reclaimed_at <= divvy.clock() - interval '1 min';
 
 create or replace view divvy.database_health as
 select name, value from (values
@@ -199,5 +214,7 @@ select name, value from (values
     ('full_page_writes', current_setting('full_page_writes')),
     ('oldest_transaction', (select max(divvy.clock() - a.xact_start)::text from pg_stat_activity a where a.xact_start is not null and a.pid <> pg_backend_pid())),
     ('notification_queue', pg_notification_queue_usage()::text),
-    ('low_water_noted', (select noted_key::text from divvy.low_water))
+    ('low_water_noted', (select noted_key::text from divvy.low_water)),
+    ('last_tick', (select (divvy.clock() - p.reclaimed_at)::text from divvy.pulse p)),
+    ('leader', (select l.name from divvy.leader l where divvy.somebody_leads() order by l.term desc limit 1))
 ) h (name, value);

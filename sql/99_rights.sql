@@ -18,19 +18,19 @@ grant execute on function divvy.enqueue, divvy.enqueue_many, divvy.task_result t
 
 grant execute on function divvy.protocol, divvy.register_worker, divvy.claim, divvy.next_wait, divvy.heartbeat, divvy.complete, divvy.complete_many,
     divvy.complete_and_claim, divvy.exchange, divvy.fail, divvy.snooze, divvy.release, divvy.checkpoint, divvy.log, divvy.add_splits, divvy.reduce_inputs,
-    divvy.tick, divvy.write_down_old, divvy.promote, divvy.reclaim, divvy.settle, divvy.prune, divvy.advance_low_water, divvy.fire_due, divvy.schedules_to_plan,
+    divvy.tick, divvy.write_down_old, divvy.promote, divvy.reclaim, divvy.settle, divvy.prune, divvy.take_sample, divvy.look_for_alerts, divvy.advance_low_water, divvy.fire_due, divvy.schedules_to_plan,
     divvy.plan_schedule, divvy.refuse_schedule, divvy.lead, divvy.lock_of, divvy.task_result to divvy_worker;
 
 grant select on divvy.task, divvy.share, divvy.unit, divvy.schedule, divvy.schedule_fire, divvy.task_type, divvy.worker, divvy.event, divvy.lease,
     divvy.leader, divvy.calendar, divvy.calendar_date, divvy.split_log, divvy.stretch, divvy.given, divvy.ended, divvy.dropped, divvy.leased_split, divvy.rowless_split,
     divvy.split, divvy.split_attempt, divvy.task_overview, divvy.task_progress, divvy.split_overview, divvy.type_stats, divvy.full_type,
-    divvy.worker_overview, divvy.schedule_overview, divvy.dead_splits, divvy.database_health to divvy_reader, divvy_operator, divvy_worker;
+    divvy.worker_overview, divvy.schedule_overview, divvy.dead_splits, divvy.database_health, divvy.metric_minute, divvy.alert_overview to divvy_reader, divvy_operator, divvy_worker;
 -- What the views call, and one split by its id.
-grant execute on function divvy.numbers, divvy.ended_through, divvy.payload_of, divvy.split_by_id, divvy.attempts_by_id
+grant execute on function divvy.numbers, divvy.ended_through, divvy.payload_of, divvy.split_by_id, divvy.attempts_by_id, divvy.explain, divvy.fingerprint, divvy.somebody_leads, divvy.findings
     to divvy_reader, divvy_operator, divvy_worker;
 
 grant execute on function divvy.put_task_type, divvy.drop_task_type, divvy.cancel, divvy.cancel_by_key, divvy.redrive, divvy.update_task, divvy.pause,
-    divvy.resume, divvy.pause_task, divvy.resume_task, divvy.reschedule, divvy.skip_split, divvy.forget, divvy.worker_command, divvy.pause_schedule,
+    divvy.resume, divvy.pause_task, divvy.resume_task, divvy.reschedule, divvy.skip_split, divvy.forget, divvy.bulk, divvy.silence_alert, divvy.worker_command, divvy.pause_schedule,
     divvy.resume_schedule, divvy.trigger_schedule, divvy.cancel_schedule, divvy.put_schedule, divvy.backfill_schedule, divvy.put_calendar,
     divvy.drop_calendar to divvy_operator;
 -- Who changes a cron schedule plans first what is due of it; a preview asks where moments are moved to.

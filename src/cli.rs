@@ -5,8 +5,10 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 75 not now (the same call may succeed later).
 
+pub mod alert;
 pub mod args;
 pub mod bench;
+pub mod bulk;
 pub mod calendar;
 pub mod completions;
 pub mod database;
@@ -89,7 +91,9 @@ enum Command {
     Enqueue(enqueue::Args),
     /// Tasks: list, show, wait for, follow, cancel and redrive them
     Task(task::Args),
-    /// Splits: list and show them, set one aside
+    /// Cancel, redrive, pause, resume, reschedule or forget many tasks; without --apply, count them
+    Bulk(Box<bulk::Args>),
+    /// Splits: list and show them, say why one is not running, set one aside
     Split(split::Args),
     /// Task types: list, show, declare, pause and resume them
     Type(task_type::Args),
@@ -101,6 +105,8 @@ enum Command {
     Worker(worker::Args),
     /// Workers: list them, and tell one to be quiet or to stop
     Workers(workers::Args),
+    /// Alerts: list what somebody should look at, say that one is known
+    Alert(alert::Args),
     /// Tokens of the HTTP API: make, list and revoke them
     Token(token::Args),
     /// Measure what divvy costs on this database, beside hand-written SQL
@@ -141,12 +147,14 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Serve(args) => serve::run(args, global).await,
         Command::Enqueue(args) => enqueue::run(args, global).await,
         Command::Task(args) => task::run(args, global).await,
+        Command::Bulk(args) => bulk::run(*args, global).await,
         Command::Split(args) => split::run(args, global).await,
         Command::Type(args) => task_type::run(args, global).await,
         Command::Schedule(args) => schedule::run(args, global).await,
         Command::Calendar(args) => calendar::run(args, global).await,
         Command::Worker(args) => worker::run(args, global).await,
         Command::Workers(args) => workers::run(args, global).await,
+        Command::Alert(args) => alert::run(args, global).await,
         Command::Token(args) => token::run(args, global).await,
         Command::Bench(args) => bench::run(args, global).await,
         Command::Tick(args) => tick::run(args, global).await,

@@ -4,14 +4,19 @@
 //! A file per noun has that noun's routes. [`route`] is what a route is, [`openapi`] describes them, [`auth`] knows who
 //! asks, [`call`] does what is asked in their name, [`group`] commits single enqueues together.
 
+mod alerts;
 mod auth;
+mod bulk;
+mod calendars;
 mod call;
 mod connection;
+mod counters;
 mod events;
 mod flow;
 mod group;
 mod health;
 mod intake;
+mod metrics;
 mod new_schedule;
 mod new_task;
 mod openapi;
@@ -25,6 +30,7 @@ mod stats;
 mod stream;
 mod task_actions;
 mod tasks;
+mod timeseries;
 mod types;
 mod wake;
 mod watch;
@@ -63,6 +69,8 @@ struct Api {
     /// Memory for large bodies, in KiB.
     bodies: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    metrics: metrics::Metrics,
+    counters: counters::Counters,
     patience: Patience,
     /// The service is about to stop: who waits is answered.
     stop: CancellationToken,
@@ -97,6 +105,8 @@ impl Service {
             health,
             bodies: Arc::new(Semaphore::new(intake::BODIES_KIB)),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            metrics: metrics::Metrics::default(),
+            counters: counters::Counters::default(),
             patience,
             stop: draining,
             store,
@@ -110,11 +120,16 @@ fn routes() -> Vec<Route> {
     [
         tasks::routes(),
         task_actions::routes(),
+        bulk::routes(),
         splits::routes(),
         types::routes(),
         schedules::routes(),
+        calendars::routes(),
         workers::routes(),
         stats::routes(),
+        metrics::routes(),
+        timeseries::routes(),
+        alerts::routes(),
         events::routes(),
         worker::routes(),
     ]

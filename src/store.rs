@@ -4,7 +4,9 @@
 //! whatever may join a transaction can. The rules live in `sql/`; nothing here decides anything.
 //! A file per noun; [`sqlstate`] alone knows error codes, [`listing`] alone builds SQL at run time.
 
+pub mod alert;
 pub mod answer;
+pub mod bulk;
 pub mod calendar;
 pub mod claim;
 pub mod clock;
@@ -14,11 +16,13 @@ pub mod doctor;
 pub mod duty;
 pub mod enqueue;
 pub mod exec_type;
+pub mod explain;
 pub mod lead;
 pub mod line;
 pub mod listen;
 pub mod listing;
 pub mod lock;
+pub mod metric;
 pub mod migrate;
 pub mod operate;
 pub mod overview;

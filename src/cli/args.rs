@@ -15,6 +15,24 @@ use std::time::Duration;
 /// The most bytes read from a file or from stdin: a million splits of 256 bytes.
 const INPUT_BYTES_MAX: u64 = 256 << 20;
 
+/// The options of something that is put.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Its options: a JSON object, @file, or - for stdin
+    #[arg(value_name = "JSON|@FILE|-", default_value = "{}", hide_default_value = true)]
+    options: String,
+}
+
+impl Options {
+    /// As they are given.
+    ///
+    /// # Errors
+    /// As [`json`].
+    pub fn read(&self) -> Result<Value> {
+        json("OPTIONS", &self.options)
+    }
+}
+
 /// Wrong usage that clap can't see; exit code 2.
 pub fn usage(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Config, message)

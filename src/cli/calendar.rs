@@ -28,9 +28,8 @@ enum Action {
     Put {
         /// The calendar's name: 1 to 100 of a-z 0-9 _ . : -
         name: String,
-        /// Its options: a JSON object, @file, or - for stdin
-        #[arg(value_name = "JSON|@FILE|-", default_value = "{}", hide_default_value = true)]
-        options: String,
+        #[command(flatten)]
+        options: args::Options,
     },
     /// Forget a calendar that no schedule uses
     Drop {
@@ -46,7 +45,7 @@ enum Action {
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     // What is typed wrongly is told before a database is looked for.
     let given = match &args.action {
-        Action::Put { options, .. } => Some(args::json("OPTIONS", options)?),
+        Action::Put { options, .. } => Some(options.read()?),
         _ => None,
     };
     database::with(global, 1, async |database| {

@@ -1,4 +1,6 @@
-//! `divvy split`: list and show splits, set one aside.
+//! `divvy split`: list and show splits, say why one is not running, set one aside.
+
+mod explain;
 
 use super::output::{self, Fields};
 use super::{Global, args, database};
@@ -28,6 +30,11 @@ enum Action {
     /// Show one split: its payload and result, its attempts, their log lines, its error
     Show {
         /// The split's id
+        id: SplitId,
+    },
+    /// Say why a split is not running: each rule that a claim applies, and whether it keeps the split waiting
+    Explain {
+        /// The split's id; of a task that has not started, the task's
         id: SplitId,
     },
     /// Set one split aside: reduce does not wait for it, and it counts as neither failed nor done
@@ -63,6 +70,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     database::with(global, 2, async |database| match &args.action {
         Action::List(args) => list(&database.pool, args, global.json).await,
         Action::Show { id } => show(&database.pool, *id, global.json).await,
+        Action::Explain { id } => explain::explain(&database.pool, *id, global.json).await,
         Action::Skip { id, reason } => {
             operate::skip_split(&database.pool, *id, reason.as_deref()).await?;
             if global.json {

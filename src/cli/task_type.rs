@@ -34,9 +34,8 @@ enum Action {
     Put {
         /// The type
         name: String,
-        /// Its options: a JSON object, @file, or - for stdin
-        #[arg(value_name = "JSON|@FILE|-", default_value = "{}", hide_default_value = true)]
-        options: String,
+        #[command(flatten)]
+        options: args::Options,
     },
     /// Claim nothing more of a type; what runs goes on
     Pause {
@@ -66,7 +65,7 @@ enum Action {
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     // What is typed wrongly is told before a database is looked for.
     let given = match &args.action {
-        Action::Put { options, .. } => Some(args::json("OPTIONS", options)?),
+        Action::Put { options, .. } => Some(options.read()?),
         _ => None,
     };
     let until = match &args.action {

@@ -25,6 +25,8 @@ pub(super) fn routes() -> Vec<Route> {
 enum Object {
     /// A task
     Task,
+    /// Many tasks at once
+    Tasks,
     /// A split
     Split,
     /// A type
@@ -35,6 +37,8 @@ enum Object {
     Calendar,
     /// A worker
     Worker,
+    /// An alert
+    Alert,
     /// A token
     Token,
 }
@@ -43,11 +47,13 @@ impl Object {
     fn as_str(self) -> &'static str {
         match self {
             Self::Task => "task",
+            Self::Tasks => "tasks",
             Self::Split => "split",
             Self::Type => "type",
             Self::Schedule => "schedule",
             Self::Calendar => "calendar",
             Self::Worker => "worker",
+            Self::Alert => "alert",
             Self::Token => "token",
         }
     }

@@ -56,7 +56,7 @@ fn operation(route: &Route, generator: &mut SchemaGenerator, problem: &Value, to
     let mut parameters = path_parameters(route.path);
     let mut operation = json!({
         "operationId": operation_id(route),
-        "tags": [route.path.split('/').nth(3).unwrap_or_default()],
+        "tags": [route.path.split('/').nth(3).unwrap_or("metrics")],
         "summary": route.summary,
         "security": security,
         "description": format!("Needs one of the scopes {}.", scopes.join(", ")),

@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
+use tokio::time::Instant;
 
 type Told = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send>>;
 type Run = Arc<dyn Fn(Call, Bytes) -> Told + Send + Sync>;
@@ -181,11 +182,19 @@ impl Route {
                             request: Request<Body>| {
             let route = route.clone();
             async move {
+                let began = Instant::now();
                 let answer = match path {
-                    Ok(Path(path)) => route.answer_to(api, path, request).await,
+                    Ok(Path(path)) => route.answer_to(api.clone(), path, request).await,
                     Err(error) => Err(Problem::malformed(error.body_text())),
                 };
-                answer.unwrap_or_else(Problem::into_response)
+                let answer = answer.unwrap_or_else(Problem::into_response);
+                api.counters.add(
+                    route.method.as_str(),
+                    route.path,
+                    answer.status().as_u16(),
+                    began.elapsed(),
+                );
+                answer
             }
         };
         router.route(path, on(filter, handler))

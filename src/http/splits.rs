@@ -1,4 +1,4 @@
-//! Splits: list, look, set aside.
+//! Splits: list, look, ask why one waits, set aside.
 
 use super::auth::Scope;
 use super::call::{Answer, Call};
@@ -8,6 +8,7 @@ use super::problem::Problem;
 use super::route::{Nothing, Route, get, post};
 use super::task_actions::{DONE, Done, Why};
 use crate::id::{SplitId, TaskId};
+use crate::store::explain::{self, RuleRow};
 use crate::store::listing::detail::{self, AttemptRow, SplitDetail};
 use crate::store::listing::history::{self, LogLine};
 use crate::store::listing::{self, SplitFilter, SplitRow};
@@ -26,6 +27,13 @@ pub(super) fn routes() -> Vec<Route> {
         get("/api/v1/splits/{split_id}", "Look at a split", one).to(LOOK).fails(&[404]),
         get("/api/v1/splits/{split_id}/attempts", "The attempts of a split, oldest first", attempts).to(LOOK),
         get("/api/v1/splits/{split_id}/log", "The log lines of a split, oldest first", log).to(LOOK),
+        get(
+            "/api/v1/splits/{split_id}/explain",
+            "Why a split is not running: each rule that a claim applies, in order",
+            explain,
+        )
+        .to(LOOK)
+        .fails(&[404]),
         post("/api/v1/splits/{split_id}/skip", "Set a split aside: reduce does not wait for it", skip)
             .to(&[Scope::Operator])
             .fails(&[404, 409]),
@@ -116,6 +124,12 @@ async fn log(call: Call, _: Nothing) -> Result<Answer<List<LogLine>>, Problem> {
     let id = call.split()?;
     let rows = call.look(move |c| Box::pin(history::split_log(c, id))).await?;
     call.show(&List::of_last(rows))
+}
+
+async fn explain(call: Call, _: Nothing) -> Result<Answer<List<RuleRow>>, Problem> {
+    let id = call.split()?;
+    let rows = call.look(move |c| Box::pin(explain::split(c, id))).await?;
+    call.show(&List::of(rows))
 }
 
 async fn skip(call: Call, why: Why) -> Result<Answer<Done>, Problem> {

@@ -138,7 +138,7 @@ struct Redrive {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "read for its shape; the text is what is passed on")]
-struct Only {
+pub(super) struct Only {
     /// With these numbers
     split_no: Option<Vec<i32>>,
     /// With an error of this class

@@ -35,6 +35,10 @@ pub enum Duty {
     LowWater,
     /// What has outlived its retention is deleted.
     Prune,
+    /// What waits and runs is kept, once a minute.
+    Sample,
+    /// What somebody should look at is looked for, once a minute.
+    Alert,
 }
 
 /// What one pass did.
@@ -48,8 +52,16 @@ pub struct Report {
 
 impl Duty {
     /// All of them, in the order in which work moves on.
-    pub const ALL: [Self; 6] =
-        [Self::Fire, Self::Promote, Self::Settle, Self::Reclaim, Self::LowWater, Self::Prune];
+    pub const ALL: [Self; 8] = [
+        Self::Fire,
+        Self::Promote,
+        Self::Settle,
+        Self::Reclaim,
+        Self::LowWater,
+        Self::Prune,
+        Self::Sample,
+        Self::Alert,
+    ];
 
     fn batch(self) -> i32 {
         if self == Self::Prune { PRUNE_BATCH } else { BATCH }
@@ -72,6 +84,8 @@ impl Duty {
             Self::Reclaim => duty::reclaim(connection, BATCH).await,
             Self::LowWater => duty::advance_low_water(connection).await,
             Self::Prune => duty::prune(connection, PRUNE_BATCH).await,
+            Self::Sample => duty::sample(connection).await,
+            Self::Alert => duty::alert(connection).await,
         }
     }
 
@@ -84,6 +98,7 @@ impl Duty {
             Self::LowWater => (ms(250), ms(1_000)),
             // A round over what is kept goes on with each pass, also where it finds nothing.
             Self::Prune => (ms(1_000), ms(5_000)),
+            Self::Sample | Self::Alert => (ms(5_000), ms(5_000)),
         }
     }
 
@@ -120,6 +135,8 @@ impl fmt::Display for Duty {
             Self::Reclaim => "reclaim",
             Self::LowWater => "low_water",
             Self::Prune => "prune",
+            Self::Sample => "sample",
+            Self::Alert => "alert",
         })
     }
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use sqlx::PgExecutor;
 
 /// A calendar.
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
 pub struct CalendarRow {
     /// Its name.
@@ -24,6 +25,7 @@ pub struct CalendarRow {
 }
 
 /// A day on its own.
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
 pub struct DateRow {
     /// The day.

@@ -39,6 +39,22 @@ pub async fn prune(executor: impl PgExecutor<'_>, max: i32) -> Result<i32> {
     Ok(sqlx::query_scalar("select divvy.prune($1)").bind(max).fetch_one(executor).await?)
 }
 
+/// `divvy.take_sample`: keeps what waits and runs of each type, once a minute over all callers.
+///
+/// # Errors
+/// When the database refuses or is lost.
+pub async fn sample(executor: impl PgExecutor<'_>) -> Result<i32> {
+    Ok(sqlx::query_scalar("select divvy.take_sample()").fetch_one(executor).await?)
+}
+
+/// `divvy.look_for_alerts`: opens and closes alerts, once a minute over all callers.
+///
+/// # Errors
+/// When the database refuses or is lost.
+pub async fn alert(executor: impl PgExecutor<'_>) -> Result<i32> {
+    Ok(sqlx::query_scalar("select divvy.look_for_alerts()").fetch_one(executor).await?)
+}
+
 /// `divvy.advance_low_water`: moves the marks below which nothing is ready.
 ///
 /// # Errors

@@ -5,6 +5,7 @@ mod bad;
 mod client;
 mod described;
 mod keys;
+mod operating;
 mod process;
 mod schedules;
 mod slow;

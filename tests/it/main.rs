@@ -2,6 +2,7 @@
 
 mod support;
 
+mod alerts;
 mod bad_input;
 mod bench;
 mod claim;
@@ -15,6 +16,7 @@ mod embedded;
 mod enqueue;
 mod examples;
 mod exec;
+mod explain;
 mod follow;
 mod http;
 mod journey;

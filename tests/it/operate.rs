@@ -1,5 +1,6 @@
 //! People and programs intervene; each intervention is an event with its actor and reason.
 
+mod bulk;
 mod cancel;
 mod deadline;
 mod forget;

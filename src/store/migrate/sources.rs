@@ -33,6 +33,7 @@ pub const MIGRATIONS: &[Source] = sources![
     "migrations/0008_http.sql",
     "migrations/0009_late_writers.sql",
     "migrations/0010_keys.sql",
+    "migrations/0011_operating.sql",
 ];
 
 /// The rules: functions and views, in the order in which they are applied.
@@ -55,6 +56,7 @@ pub const RULES: &[Source] = sources![
     "sql/60_reduce.sql",
     "sql/70_operate.sql",
     "sql/72_pause.sql",
+    "sql/74_bulk.sql",
     "sql/75_schedule.sql",
     "sql/76_fire.sql",
     "sql/76_fire_many.sql",
@@ -65,10 +67,13 @@ pub const RULES: &[Source] = sources![
     "sql/80_duty.sql",
     "sql/81_mark.sql",
     "sql/82_prune.sql",
+    "sql/83_sample.sql",
     "sql/85_token.sql",
     "sql/86_answer.sql",
     "sql/90_views.sql",
     "sql/92_lookup.sql",
+    "sql/94_explain.sql",
+    "sql/95_alert.sql",
     "sql/99_rights.sql",
 ];
 

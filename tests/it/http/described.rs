@@ -139,7 +139,7 @@ fn called() -> std::collections::BTreeSet<String> {
     let parts = |path: &str| {
         path.split('/')
             .map(|part| match part {
-                "mail" | "draft" | "nightly" => "{}",
+                "mail" | "draft" | "nightly" | "bank" | "lag" => "{}",
                 part if part.starts_with('$') => "{}",
                 part => part,
             })
