@@ -125,9 +125,7 @@ begin
     for u in select * from divvy.unit x where x.id = any (l.split_ids) and x.token = l.token and x.state = 'running'
         order by x.id for update skip locked
     loop
-        perform from divvy.end_attempt(u, v_outcome, jsonb_build_object('class', 'lease',
-            'message', format('its lease ended at %s and worker %s did not renew it', l.lease_until, l.worker)), true,
-            case v_outcome when 'timeout' then null else interval '0' end);
+        perform from divvy.end_attempt(u, v_outcome, divvy.end_of_lease(l), true, case v_outcome when 'timeout' then null else interval '0' end);
         v_taken := v_taken + 1;
     end loop;
     delete from divvy.lease x where x.token = l.token and x.task_type = l.task_type and x.lane = l.lane
