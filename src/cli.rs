@@ -17,7 +17,9 @@ pub mod enqueue;
 pub mod follow;
 pub mod migrate;
 pub mod output;
+pub mod push;
 pub mod schedule;
+pub mod secret;
 pub mod serve;
 pub mod split;
 pub mod task;
@@ -83,7 +85,7 @@ enum Command {
     ExecEcho,
     /// Bring the database to this version's schema
     Migrate(migrate::Args),
-    /// Serve HTTP, lead, and run the types written in SQL
+    /// Serve HTTP, lead, and run declared types: written in SQL, pushed to a URL
     Serve(serve::Args),
     /// Make a task
     Enqueue(enqueue::Args),
@@ -97,12 +99,14 @@ enum Command {
     Schedule(schedule::Args),
     /// Calendars of working days, for schedules: list, show, put and drop them
     Calendar(calendar::Args),
-    /// Run the types written in SQL, and lead; like serve, without HTTP
+    /// Run declared types, or types by a command or a URL, and lead; like serve, without HTTP
     Worker(worker::Args),
     /// Workers: list them, and tell one to be quiet or to stop
     Workers(workers::Args),
     /// Tokens of the HTTP API: make, list and revoke them
     Token(token::Args),
+    /// Secrets of types with a URL: make, rotate, list and drop them
+    Secret(secret::Args),
     /// Measure what divvy costs on this database, beside hand-written SQL
     Bench(bench::Args),
     /// Do every duty once: fire, promote, reclaim, reduce check, prune
@@ -148,6 +152,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Worker(args) => worker::run(args, global).await,
         Command::Workers(args) => workers::run(args, global).await,
         Command::Token(args) => token::run(args, global).await,
+        Command::Secret(args) => secret::run(args, global).await,
         Command::Bench(args) => bench::run(args, global).await,
         Command::Tick(args) => tick::run(args, global).await,
         Command::Doctor(args) => doctor::run(args, global).await,

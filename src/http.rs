@@ -6,6 +6,7 @@
 
 mod auth;
 mod call;
+mod callbacks;
 mod connection;
 mod events;
 mod flow;
@@ -117,6 +118,7 @@ fn routes() -> Vec<Route> {
         stats::routes(),
         events::routes(),
         worker::routes(),
+        callbacks::routes(),
     ]
     .into_iter()
     .flatten()

@@ -5,7 +5,9 @@
 //! A file per noun; [`sqlstate`] alone knows error codes, [`listing`] alone builds SQL at run time.
 
 pub mod answer;
+pub mod breaker;
 pub mod calendar;
+pub mod callback;
 pub mod claim;
 pub mod clock;
 pub mod complete;
@@ -14,6 +16,7 @@ pub mod doctor;
 pub mod duty;
 pub mod enqueue;
 pub mod exec_type;
+pub mod http_type;
 pub mod lead;
 pub mod line;
 pub mod listen;
@@ -24,6 +27,7 @@ pub mod operate;
 pub mod overview;
 pub mod pool;
 pub mod schedule;
+pub mod secret;
 pub mod sqlstate;
 pub mod state;
 pub mod statement;

@@ -1,7 +1,7 @@
 //! What a route is: one value that is served and described, so that the description can't say anything else.
 
 use super::Api;
-use super::auth::Scope;
+use super::auth::{Scope, Who};
 use super::call::{Answer, Call};
 use super::intake;
 use super::problem::Problem;
@@ -48,6 +48,8 @@ pub(super) struct Route {
     pub(super) problems: &'static [u16],
     /// Whether it takes an Idempotency-Key.
     pub(super) keyed: bool,
+    /// What its path has is all that lets somebody in: no token is asked for.
+    pub(super) open: bool,
     run: Run,
 }
 
@@ -137,6 +139,7 @@ impl Route {
             content_type: "application/json",
             problems: &[],
             keyed: false,
+            open: false,
             run,
         }
     }
@@ -162,6 +165,12 @@ impl Route {
     /// It takes no Idempotency-Key: its lease token says already what is done once.
     pub(super) fn unkeyed(mut self) -> Self {
         self.keyed = false;
+        self
+    }
+
+    /// It asks for no token, wherever the request comes from: what its path has must be enough.
+    pub(super) fn to_whoever_knows(mut self) -> Self {
+        self.open = true;
         self
     }
 
@@ -197,7 +206,10 @@ impl Route {
         path: HashMap<String, String>,
         request: Request<Body>,
     ) -> Result<Response, Problem> {
-        let who = api.tokens.who(request.headers()).await?;
+        let who = match self.open {
+            true => Who::nobody(),
+            false => api.tokens.who(request.headers()).await?,
+        };
         who.check(self.scopes)?;
         let (parts, body) = request.into_parts();
         let key = match self.sent {
