@@ -124,7 +124,8 @@ async fn list(pool: &PgPool, as_json: bool) -> anyhow::Result<()> {
         return output::json(&json!({ "secrets": output::rows(&rows)? }));
     }
     let now = clock::now(pool).await?;
-    let mut table = output::Table::new(["NAME", "KIND", "CREATED", "ROTATED", "BOTH UNTIL", "BY"]).note("USED BY");
+    let mut table =
+        output::Table::new(["NAME", "KIND", "CREATED", "ROTATED", "BOTH UNTIL", "BY"]).note("USED BY");
     for row in &rows {
         let cells = [
             row.name.clone(),

@@ -214,7 +214,7 @@ mod tests {
             settlement(Ok(Outcome::Stop("no such account".into()))),
             Settlement::Fail { retry: false, .. }
         ));
-        let failed = settlement(Err(HandlerError::new("busy").retry_in(Duration::from_secs(7))));
+        let failed = settlement(Err::<Answer, _>(HandlerError::new("busy").retry_in(Duration::from_secs(7))));
         assert!(
             matches!(failed, Settlement::Fail { retry: true, retry_in: Some(d), .. } if d.as_secs() == 7)
         );

@@ -71,7 +71,9 @@ impl Said {
             (Some(said), None, None) if alone => snooze(said),
             (None, Some(said), None) if alone => stop(said),
             (None, None, Some(said)) if alone => Err(fail(said, || "failed without a message".to_owned())),
-            _ => Err(garbage("an answer has more than one of result, splits, snooze, stop and fail".to_owned())),
+            _ => Err(garbage(
+                "an answer has more than one of result, splits, snooze, stop and fail".to_owned(),
+            )),
         }
     }
 }

@@ -101,7 +101,11 @@ impl Outcome {
     }
 }
 
-async fn settle(connection: &mut PgConnection, ticket: Ticket, outcome: &Outcome) -> crate::Result<SplitStatus> {
+async fn settle(
+    connection: &mut PgConnection,
+    ticket: Ticket,
+    outcome: &Outcome,
+) -> crate::Result<SplitStatus> {
     let mut transaction = connection.begin().await?;
     let token = callback::token(&mut *transaction, ticket.split, ticket.token).await?;
     for splits in outcome.splits.chunks(SPLITS_AT_ONCE) {
@@ -139,8 +143,6 @@ async fn store(
         Settlement::Await { within } => {
             callback::wait(connection, split, token, *within).await.map(|_| SplitStatus::Running)
         }
-        Settlement::Release => {
-            complete::release(connection, split, token).await.map(|()| SplitStatus::Ready)
-        }
+        Settlement::Release => complete::release(connection, split, token).await.map(|()| SplitStatus::Ready),
     }
 }

@@ -15,10 +15,10 @@ use super::generations;
 #[cfg(feature = "cli")]
 use super::push::Network;
 use super::{Builder, Summary, Worker};
-use crate::store::pool;
 #[cfg(feature = "cli")]
 use crate::Error;
 use crate::Result;
+use crate::store::pool;
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 #[cfg(feature = "cli")]

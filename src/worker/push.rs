@@ -147,7 +147,9 @@ impl Push {
                 self.target.keys.iter().map(|key| key.sign(id, timestamp, body)).collect();
             set("webhook-signature", &signatures.join(" "))?;
         }
-        if let Some(callback) = self.shared.callback(Ticket { split: context.split_id(), token: context.token() }) {
+        if let Some(callback) =
+            self.shared.callback(Ticket { split: context.split_id(), token: context.token() })
+        {
             set("divvy-callback", &callback)?;
         }
         for (name, value) in [("traceparent", context.traceparent()), ("tracestate", context.tracestate())] {

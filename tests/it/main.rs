@@ -17,6 +17,7 @@ mod examples;
 mod exec;
 mod follow;
 mod http;
+mod http_handler;
 mod journey;
 mod languages;
 mod layers;

@@ -168,8 +168,8 @@ async fn read_shares(stdout: Stdout, mut shares: Shares) -> Result<(), HandlerEr
             }
             Piece::Line if line.trim_ascii().is_empty() => {}
             Piece::Line => {
-                let share: &RawValue =
-                    serde_json::from_slice(&line).map_err(|error| no_json("stdout is not lines of JSON", &error, &line))?;
+                let share: &RawValue = serde_json::from_slice(&line)
+                    .map_err(|error| no_json("stdout is not lines of JSON", &error, &line))?;
                 shares.add(share).await?;
             }
         }

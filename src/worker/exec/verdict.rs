@@ -16,9 +16,9 @@ pub(super) fn of_exit(status: ExitStatus, stdout: &[u8], last_words: &str) -> An
     match status.code() {
         Some(0) => Ok(Outcome::Complete(result(body)?)),
         Some(SNOOZE) if body.is_empty() => snooze(Snooze::default()),
-        Some(SNOOZE) => {
-            snooze(serde_json::from_slice(body).map_err(|error| no_json("stdout is not a snooze", &error, body))?)
-        }
+        Some(SNOOZE) => snooze(
+            serde_json::from_slice(body).map_err(|error| no_json("stdout is not a snooze", &error, body))?,
+        ),
         Some(code) if STOP.contains(&code) => {
             let said: Stop = serde_json::from_slice(body).unwrap_or_default();
             Ok(Outcome::Stop(said.message.unwrap_or_else(|| ended(status, last_words))))

@@ -79,7 +79,11 @@ impl<'a> Request<'a> {
 pub(in crate::worker) const INPUTS_END: &[u8] = b"]}";
 
 /// Adds a page of a reduce's inputs to the open object.
-pub(in crate::worker) fn add_inputs(line: &mut Vec<u8>, page: &[ReduceInput], is_first: bool) -> serde_json::Result<()> {
+pub(in crate::worker) fn add_inputs(
+    line: &mut Vec<u8>,
+    page: &[ReduceInput],
+    is_first: bool,
+) -> serde_json::Result<()> {
     for (at, input) in page.iter().enumerate() {
         if at > 0 || !is_first {
             line.push(b',');

@@ -80,9 +80,9 @@ impl Breaker {
             return Ok(());
         }
         let (named, key) = (task_type.to_owned(), calls.key());
-        let closing = calls.control().bounded(CALL_WITHIN, move |c| {
-            Box::pin(async move { breaker::close(c, &named, key).await })
-        });
+        let closing = calls
+            .control()
+            .bounded(CALL_WITHIN, move |c| Box::pin(async move { breaker::close(c, &named, key).await }));
         if closing.await? {
             tracing::info!(task_type, "the breaker of type {task_type} is closed");
         }
@@ -105,9 +105,7 @@ impl Breaker {
         };
         let (named, key, told) = (task_type.to_owned(), calls.key(), reason.clone());
         let opening = calls.control().bounded(CALL_WITHIN, move |c| {
-            Box::pin(async move {
-                breaker::open(c, &named, key, &told, (policy.open, policy.most)).await
-            })
+            Box::pin(async move { breaker::open(c, &named, key, &told, (policy.open, policy.most)).await })
         });
         if let Some(until) = opening.await? {
             tracing::warn!(task_type, %until, "the breaker of type {task_type} is open until {until}: {reason}");

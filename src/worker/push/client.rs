@@ -80,9 +80,9 @@ impl Client {
         clock: &Clock,
     ) -> Result<Answered, Silence> {
         let broken = |error: &reqwest::Error| Silence::Broken(unanswered(url, error));
-        self.guard.check(url).map_err(|refused| {
-            Silence::Broken(HandlerError::new(refused.to_string()).class("address"))
-        })?;
+        self.guard
+            .check(url)
+            .map_err(|refused| Silence::Broken(HandlerError::new(refused.to_string()).class("address")))?;
         let sent = self.http.post(url.clone()).headers(headers).body(body).send().await;
         let mut response = sent.map_err(|error| broken(&error))?;
         let status = response.status();

@@ -64,7 +64,8 @@ impl FromStr for Network {
 
     /// `10.0.0.0/8`, or one address.
     fn from_str(text: &str) -> Result<Self, String> {
-        let fault = || format!("{text:?} is no network: an address, or an address and bits such as 10.0.0.0/8");
+        let fault =
+            || format!("{text:?} is no network: an address, or an address and bits such as 10.0.0.0/8");
         let (address, bits) = match text.split_once('/') {
             Some((address, bits)) => (address, Some(bits.parse::<u8>().map_err(|_| fault())?)),
             None => (text, None),
@@ -262,12 +263,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_leads_elsewhere_the_next_time_is_checked_the_next_time() {
-        let answers = Mutex::new(vec![
-            vec!["127.0.0.1"],
-            vec!["8.8.8.8", "10.0.0.1", "::1"],
-            vec![],
-            vec!["8.8.8.8"],
-        ]);
+        let answers =
+            Mutex::new(vec![vec!["127.0.0.1"], vec!["8.8.8.8", "10.0.0.1", "::1"], vec![], vec!["8.8.8.8"]]);
         let mut guard = guard(&[]);
         guard.lookup = Arc::new(move |_| {
             let next = answers.lock().unwrap().pop().unwrap();
@@ -277,6 +274,9 @@ mod tests {
         assert_eq!(dialled(&guard).await, Err("hook.example has no address".to_owned()));
         assert_eq!(dialled(&guard).await, Ok(vec!["8.8.8.8".to_owned()]));
         let refused = dialled(&guard).await.unwrap_err();
-        assert!(refused.starts_with("hook.example leads to 127.0.0.1, which is not of the public"), "{refused}");
+        assert!(
+            refused.starts_with("hook.example leads to 127.0.0.1, which is not of the public"),
+            "{refused}"
+        );
     }
 }

@@ -28,15 +28,18 @@ impl Target {
     /// # Errors
     /// Config when a secret is not there, or the URL is none.
     pub(in crate::worker) fn new(declared: &HttpType, secrets: &[Secret]) -> Result<Self> {
-        let url: Url = declared
-            .url
-            .parse()
-            .map_err(|error| fault(format!("{} is no URL: {error}", declared.url)))?;
+        let url: Url =
+            declared.url.parse().map_err(|error| fault(format!("{} is no URL: {error}", declared.url)))?;
         if !["http", "https"].contains(&url.scheme()) || url.host().is_none() {
-            return Err(fault(format!("{} does not begin with http:// or https:// and a host", declared.url)));
+            return Err(fault(format!(
+                "{} does not begin with http:// or https:// and a host",
+                declared.url
+            )));
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(fault("the URL has a user or a password: it would be shown to all who look".to_owned()));
+            return Err(fault(
+                "the URL has a user or a password: it would be shown to all who look".to_owned(),
+            ));
         }
         let keys = match &declared.secret {
             Some(name) => keys(find(secrets, name)?)?,
