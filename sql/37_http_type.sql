@@ -1,11 +1,29 @@
 -- Types whose handler is a URL: {"http": {"url": "https://…", "secret": "shop"}}, or the URL alone. divvy serve pushes their
 -- splits there (docs/http-handlers.md). What the URL's name leads to is checked when it is dialled.
 
--- The handler as it is kept: lengths of time in seconds.
+-- The handler as it is kept: lengths of time in seconds. What is none is left for the check to refuse.
 create or replace function divvy.http_handler(p_http jsonb) returns jsonb
-language sql immutable parallel safe as $$
-    select case jsonb_typeof(p_http) when 'string' then jsonb_build_object('url', p_http) when 'object' then jsonb_strip_nulls(p_http) else p_http end
-$$;
+language plpgsql immutable as $$
+declare
+    v_http jsonb := p_http;
+    v_path text[];
+begin
+    if jsonb_typeof(p_http) = 'string' then
+        return jsonb_build_object('url', p_http);
+    end if;
+    if jsonb_typeof(p_http) is distinct from 'object' then
+        return p_http;
+    end if;
+    foreach v_path slice 1 in array array[array['request_timeout', null], array['callback_timeout', null], array['breaker', 'open'], array['breaker', 'most']] loop
+        v_path := array_remove(v_path, null);
+        if jsonb_typeof(v_http #> v_path) = 'string' then
+            v_http := jsonb_set(v_http, v_path, to_jsonb(divvy.seconds(v_http #> v_path)));
+        end if;
+    end loop;
+    return jsonb_strip_nulls(v_http);
+exception when data_exception then
+    return p_http;
+end $$;
 
 -- Refuses what can't be pushed to, and who may not declare it. DV010.
 create or replace function divvy.check_http_handler(p_handler jsonb, p_what text) returns void
@@ -151,12 +169,12 @@ end $$;
 -- Where types with a URL are pushed to. Lengths of time are in seconds.
 create or replace view divvy.http_type as
 select t.name, t.handler #>> '{http,url}' as url, t.handler #>> '{http,secret}' as secret, coalesce(t.handler #> '{http,headers}', '{}') as headers,
-    divvy.seconds(t.handler #> '{http,request_timeout}') as request_timeout,
-    divvy.seconds(t.handler #> '{http,callback_timeout}') as callback_timeout,
+    (t.handler #>> '{http,request_timeout}')::float8 as request_timeout,
+    (t.handler #>> '{http,callback_timeout}')::float8 as callback_timeout,
     coalesce(t.handler #> '{http,breaker}', '{}') <> 'false' as has_breaker,
     coalesce((t.handler #>> '{http,breaker,failures}')::int, 5) as breaker_failures,
-    coalesce(divvy.seconds(t.handler #> '{http,breaker,open}'), 30) as breaker_open,
-    coalesce(divvy.seconds(t.handler #> '{http,breaker,most}'), greatest(600, divvy.seconds(t.handler #> '{http,breaker,open}'))) as breaker_most,
+    coalesce((t.handler #>> '{http,breaker,open}')::float8, 30) as breaker_open,
+    coalesce((t.handler #>> '{http,breaker,most}')::float8, greatest(600, (t.handler #>> '{http,breaker,open}')::float8)) as breaker_most,
     t.plan, t.reduce
 from divvy.task_type t
 where t.handler ? 'http';

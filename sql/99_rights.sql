@@ -48,4 +48,3 @@ grant execute on function divvy.secret_values, divvy.await_callback, divvy.callb
 grant execute on function divvy.create_secret, divvy.rotate_secret, divvy.drop_secret to divvy_operator;
 grant select on divvy.secret_overview to divvy_operator;
 grant select on divvy.http_type, divvy.breaker to divvy_reader, divvy_operator, divvy_worker;
-grant execute on function divvy.seconds to divvy_reader, divvy_operator, divvy_worker;   -- which that view calls

@@ -31,7 +31,7 @@ pub(super) fn routes() -> Vec<Route> {
         post("/api/v1/callbacks/{token}", "The outcome of a split that was accepted with 202", called_back)
             .unkeyed()
             .fails(&[409])
-            .to_whoever_knows(),
+            .without_token(),
     ]
 }
 

@@ -169,7 +169,7 @@ impl Route {
     }
 
     /// It asks for no token, wherever the request comes from: what its path has must be enough.
-    pub(super) fn to_whoever_knows(mut self) -> Self {
+    pub(super) fn without_token(mut self) -> Self {
         self.open = true;
         self
     }

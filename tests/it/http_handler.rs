@@ -5,6 +5,7 @@ mod breaker;
 mod callbacks;
 mod declare;
 mod guard;
+mod paper;
 mod receiver;
 mod secrets;
 mod signature;
