@@ -65,6 +65,11 @@ impl Ticket {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
+    /// Whether a text could be one.
+    pub fn is_like(text: &str) -> bool {
+        text.len() == 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    }
+
     /// What a text says, if one of the keys made it.
     pub fn open(text: &str, keys: &[Key]) -> Option<Self> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
@@ -109,7 +114,7 @@ mod tests {
         let other = Key::new("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD").unwrap();
         let ticket = Ticket { split: SplitId(17), token: Token(i64::MAX) };
         let sealed = ticket.seal(&key);
-        assert_eq!(sealed.len(), 64);
+        assert!(Ticket::is_like(&sealed) && !Ticket::is_like("x"));
         assert_eq!(Ticket::open(&sealed, std::slice::from_ref(&key)), Some(ticket));
         assert_eq!(Ticket::open(&sealed, &[other.clone(), key.clone()]), Some(ticket));
         assert_eq!(Ticket::open(&sealed, &[other]), None);

@@ -3,9 +3,10 @@
 //! The last part of the path is all that is asked for. It is good for one split under one claim, so it ends with the outcome, with the
 //! attempt's time, and with a cancel.
 
-use super::call::{Answer, Call};
+use super::Api;
+use super::call::{Answer, CALL_WITHIN, Call};
 use super::problem::Problem;
-use super::route::{Route, post};
+use super::route::{Passing, Route, post};
 use crate::ErrorKind;
 use crate::handler::said::Said;
 use crate::handler::{Settlement, settlement};
@@ -18,6 +19,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use sqlx::{Connection, PgConnection};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Splits of one call of `add_splits`.
@@ -31,7 +33,7 @@ pub(super) fn routes() -> Vec<Route> {
         post("/api/v1/callbacks/{token}", "The outcome of a split that was accepted with 202", called_back)
             .unkeyed()
             .fails(&[409])
-            .without_token(),
+            .without_token(known),
     ]
 }
 
@@ -43,9 +45,7 @@ struct Stands {
 }
 
 async fn called_back(call: Call, said: Said) -> Result<Answer<Stands>, Problem> {
-    let text = call.name("token").to_owned();
-    let unknown = || Problem::unknown("callback", &text);
-    let ticket = ticket(&call, &text).await?.ok_or_else(unknown)?;
+    let ticket = ticket(&call.api, call.name("token")).await?;
     let outcome = Arc::new(Outcome::of(said)?);
     let mut tries = 1;
     loop {
@@ -53,9 +53,7 @@ async fn called_back(call: Call, said: Said) -> Result<Answer<Stands>, Problem> 
         let done = call
             .api
             .store
-            .bounded(super::call::CALL_WITHIN, move |c| {
-                Box::pin(async move { settle(c, ticket, &outcome).await })
-            })
+            .bounded(CALL_WITHIN, move |c| Box::pin(async move { settle(c, ticket, &outcome).await }))
             .await;
         match done {
             Ok(status) => return Answer::ok(&Stands { status }),
@@ -65,13 +63,26 @@ async fn called_back(call: Call, said: Said) -> Result<Answer<Stands>, Problem> 
     }
 }
 
+/// Strangers are not read: they could send much.
+fn known(api: Arc<Api>, path: HashMap<String, String>) -> Passing {
+    Box::pin(async move {
+        let text = path.get("token").map(String::as_str).unwrap_or_default();
+        ticket(&api, text).await.map(drop)
+    })
+}
+
 /// What the path says, if it was made here.
-async fn ticket(call: &Call, text: &str) -> Result<Option<Ticket>, Problem> {
-    let secrets =
-        call.look(|c| Box::pin(async move { secret::values(c, &[CALLBACK.to_owned()]).await })).await?;
-    let values = secrets.iter().flat_map(|own| [Some(own.value.as_str()), own.previous.as_deref()]);
+async fn ticket(api: &Api, text: &str) -> Result<Ticket, Problem> {
+    let unknown = || Problem::unknown("callback", text);
+    if !Ticket::is_like(text) {
+        return Err(unknown());
+    }
+    let wanted = [CALLBACK.to_owned()];
+    let own =
+        api.store.bounded(CALL_WITHIN, |c| Box::pin(async move { secret::values(c, &wanted).await })).await?;
+    let values = own.iter().flat_map(|own| [Some(own.value.as_str()), own.previous.as_deref()]);
     let keys: Vec<Key> = values.flatten().filter_map(|value| Key::new(value).ok()).collect();
-    Ok(Ticket::open(text, &keys))
+    Ticket::open(text, &keys).ok_or_else(unknown)
 }
 
 /// What is to be stored.

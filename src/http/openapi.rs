@@ -54,7 +54,7 @@ fn operation(route: &Route, generator: &mut SchemaGenerator, problem: &Value, to
         security.push(json!({}));
     }
     let mut description = format!("Needs one of the scopes {}.", scopes.join(", "));
-    if route.open {
+    if route.gate.is_some() {
         security.clear();
         "Needs no token: the path is one.".clone_into(&mut description);
     }
@@ -112,7 +112,7 @@ fn responses(route: &Route, answer: Value, problem: &Value) -> Value {
         Sent::Query(_) => &[400, 422, 500, 503],
         Sent::Body(_) => &[400, 408, 413, 415, 422, 500, 503],
     };
-    let guarded: &[u16] = if route.open { &[] } else { &[401, 403] };
+    let guarded: &[u16] = if route.gate.is_some() { &[] } else { &[401, 403] };
     let unknown: &[u16] = if route.path.contains('{') { &[404] } else { &[] };
     for status in common.iter().chain(guarded).chain(unknown).chain(route.problems) {
         let content = json!({ "application/problem+json": { "schema": problem } });

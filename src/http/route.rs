@@ -24,6 +24,11 @@ type Run = Arc<dyn Fn(Call, Bytes) -> Told + Send + Sync>;
 /// Describes a type.
 pub(super) type Describe = fn(&mut SchemaGenerator) -> Schema;
 
+/// Whether what a path has lets somebody in.
+pub(super) type Gate = fn(Arc<Api>, HashMap<String, String>) -> Passing;
+/// What a gate says.
+pub(super) type Passing = Pin<Box<dyn Future<Output = Result<(), Problem>> + Send>>;
+
 /// What is sent along.
 #[derive(Clone, Copy)]
 pub(super) enum Sent {
@@ -48,8 +53,8 @@ pub(super) struct Route {
     pub(super) problems: &'static [u16],
     /// Whether it takes an Idempotency-Key.
     pub(super) keyed: bool,
-    /// What its path has is all that lets somebody in: no token is asked for.
-    pub(super) open: bool,
+    /// What its path has lets somebody in, if this says so; no token is asked for.
+    pub(super) gate: Option<Gate>,
     run: Run,
 }
 
@@ -139,7 +144,7 @@ impl Route {
             content_type: "application/json",
             problems: &[],
             keyed: false,
-            open: false,
+            gate: None,
             run,
         }
     }
@@ -168,9 +173,9 @@ impl Route {
         self
     }
 
-    /// It asks for no token, wherever the request comes from: what its path has must be enough.
-    pub(super) fn without_token(mut self) -> Self {
-        self.open = true;
+    /// It asks for no token, wherever the request comes from: what its path has is looked at instead, before anything is read.
+    pub(super) fn without_token(mut self, gate: Gate) -> Self {
+        self.gate = Some(gate);
         self
     }
 
@@ -206,9 +211,12 @@ impl Route {
         path: HashMap<String, String>,
         request: Request<Body>,
     ) -> Result<Response, Problem> {
-        let who = match self.open {
-            true => Who::nobody(),
-            false => api.tokens.who(request.headers()).await?,
+        let who = match self.gate {
+            Some(gate) => {
+                gate(api.clone(), path.clone()).await?;
+                Who::nobody()
+            }
+            None => api.tokens.who(request.headers()).await?,
         };
         who.check(self.scopes)?;
         let (parts, body) = request.into_parts();

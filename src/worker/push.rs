@@ -58,10 +58,7 @@ impl Push {
         let within = limit - (limit / MARGIN_PART).min(MARGIN_MOST);
         let within = self.target.request_timeout.map_or(within, |timeout| timeout.min(within));
         let Some(_place) = self.shared.client.place().await else { return Ok(Answer::GivesBack) };
-        let passed = match self.target.breaker {
-            Some(_) => self.breaker.passes(context.task_type(), &calls, within).await?,
-            None => Passes::Freely,
-        };
+        let passed = self.passes(context, &calls, within).await;
         if passed == Passes::Not {
             tokio::time::sleep(BACK_AFTER).await;
             return Ok(Answer::GivesBack);
@@ -82,6 +79,18 @@ impl Push {
             Ok(answered) => self.outcome(answered, &calls).await,
             Err(Silence::Broken(error) | Silence::TooMuch(error)) => Err(error),
         }
+    }
+
+    /// Asks the breaker. Where it can't be asked, the split goes back: that is no fault of the receiver.
+    async fn passes(&self, context: &Context<'_>, calls: &Calls, within: Duration) -> Passes {
+        if self.target.breaker.is_none() {
+            return Passes::Freely;
+        }
+        let task_type = context.task_type();
+        self.breaker.passes(task_type, calls, within).await.unwrap_or_else(|error| {
+            tracing::warn!(task_type, %error, "the breaker of type {task_type} can't be asked: {error}");
+            Passes::Not
+        })
     }
 
     /// Tells the breaker. What can't be told costs nobody's attempt.

@@ -121,6 +121,8 @@ async fn a_callback_counts_once_and_only_as_it_was_made() {
             service.post(&format!("/api/v1/callbacks/{wrong}"), json!({})).await.refuses(404, "DV011");
         assert_eq!(detail, format!("there is no callback {wrong}"));
     }
+    // What a stranger sends is not looked at.
+    service.ask("POST", "/api/v1/callbacks/x", &[], "{").await.refuses(404, "DV011");
     let mut other = path.clone();
     let last = other.pop().unwrap();
     other.push(if last == 'A' { 'Q' } else { 'A' });

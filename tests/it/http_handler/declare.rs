@@ -54,6 +54,10 @@ async fn a_url_that_is_none_is_refused() {
     q.refused(format!("select divvy.put_task_type('a', {})", quoted(two)))
         .await
         .says("DV010", &["a type has one"]);
+    // A token of the HTTP API, whatever its scopes, sends no requests from here.
+    let service = crate::http::client::running(&q.db).await;
+    let options = json!({"handler": {"http": "https://a.example/"}});
+    service.send("PUT", "/api/v1/types/a", options).await.refuses(422, "DV010");
     q.put("a", json!({"handler": {"http": "HTTPS://a.example:8443/hook?x=1"}, "plan": true})).await;
     let kept = q.one::<Value>("select handler -> 'http' from divvy.task_type").await;
     assert_eq!(kept, json!({"url": "HTTPS://a.example:8443/hook?x=1"}));
