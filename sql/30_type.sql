@@ -78,6 +78,9 @@ begin
     if p_options #> '{handler,exec}' is not null then
         v_flat := jsonb_set(v_flat, '{handler,exec}', divvy.exec_handler(p_options #> '{handler,exec}'));
     end if;
+    if p_options #> '{handler,http}' is not null then
+        v_flat := jsonb_set(v_flat, '{handler,http}', divvy.http_handler(p_options #> '{handler,http}'));
+    end if;
     -- null means the default: put it in place of the null before the row is filled.
     select jsonb_object_agg(k, case when v = 'null' then to_jsonb(d) -> k else v end) into v_flat from jsonb_each(v_flat) e (k, v);
     begin
@@ -207,10 +210,10 @@ language plpgsql as $$
 declare
     v_role text := p_handler #>> '{sql,role}';
 begin
+    perform divvy.check_keys(p_handler, array['worker', 'sql', 'exec', 'http'], p_what || ': handler');
     if p_handler ? 'http' then
-        perform divvy.bad_option(p_what, 'http handlers are not in this version yet; use exec, sql or worker');
+        perform divvy.check_http_handler(p_handler, p_what);
     end if;
-    perform divvy.check_keys(p_handler, array['worker', 'sql', 'exec'], p_what || ': handler');
     if p_handler ? 'exec' then
         perform divvy.check_exec_handler(p_handler -> 'exec', p_what);
     end if;
@@ -255,6 +258,7 @@ begin
     delete from divvy.lane l where l.task_type = drop_task_type.name;
     delete from divvy.freed f where f.task_type = drop_task_type.name;
     delete from divvy.rate_use u where u.task_type = drop_task_type.name;
+    delete from divvy.breaker b where b.task_type = drop_task_type.name;
     perform divvy.record('drop_task_type', 'type', drop_task_type.name, null, null, null);
 end $$;
 

@@ -226,7 +226,7 @@ begin
     for update skip locked;
     if found then
         update divvy.pulse set small_tick_at = p_now;
-        perform from divvy.tick(50);
+        perform from divvy.urgent_duties(50);
     end if;
 end $$;
 

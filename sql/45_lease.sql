@@ -63,8 +63,12 @@ $$;
 
 -- Writes leased splits down, so that their rows say that they run. Who calls it holds the rows' locks, or waits for them.
 create or replace function divvy.write_down(p_ids bigint[]) returns void
-language sql set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+language plpgsql set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan set jit = off as $$
+begin
+    if p_ids = '{}' then
+        return;
+    end if;
     update divvy.unit u set state = 'running', token = l.token, worker = l.worker, started_at = l.claimed_at, reason = null
     from (select x.id, x.key, h.token, h.worker, h.claimed_at
         from divvy.unit x, lateral (
@@ -73,8 +77,8 @@ set plan_cache_mode = force_generic_plan set jit = off as $$
                 and x.id = any (y.split_ids) limit 1) h
         where x.id = any (p_ids) and x.state = 'ready'
         order by x.id) l
-    where u.id = l.id and u.state = 'ready' and u.key = l.key
-$$;
+    where u.id = l.id and u.state = 'ready' and u.key = l.key;
+end $$;
 
 -- Locks what waits of a task's shares, as rows, and returns their ids. What is leased is left alone, so that its holder waits for
 -- nobody; what was leased between our look and our lock is written down. p_unbegun: what lies in stretches is written out.

@@ -1,10 +1,17 @@
 -- Duties: what somebody has to do now and then. Each is one pass, bounded, and safe with any number of callers at once.
 
--- One pass of all duties. Any divvy process or pg_cron may call it; a worker's next_wait does with a small max, and is spared the duties
--- that look at all that waits. Returns what each did.
+-- One pass of all duties. Any divvy process or pg_cron may call it. Returns what each did.
 create or replace function divvy.tick(max int default 500)
 returns table (duty text, done int)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    return query select * from divvy.urgent_duties(max);
+    return query values ('sample', divvy.take_sample()), ('alert', divvy.look_for_alerts());
+end $$;
+
+-- What work waits for. The rest looks at all that waits, which a worker's next_wait is spared.
+create or replace function divvy.urgent_duties(max int) returns table (duty text, done int)
+language plpgsql as $$
 begin
     perform divvy.need_read_committed('tick');
     return query values
@@ -14,9 +21,6 @@ begin
         ('reduce_check', divvy.settle(max)),
         ('low_water', divvy.advance_low_water()),
         ('prune', divvy.prune(max));
-    if max >= 500 then
-        return query values ('sample', divvy.take_sample()), ('alert', divvy.look_for_alerts());
-    end if;
 end $$;
 
 -- Makes ready what waited for a moment that has come; starts scheduled tasks, whose types are looked at again. Returns how many.
@@ -129,9 +133,7 @@ begin
     for u in select * from divvy.unit x where x.id = any (l.split_ids) and x.token = l.token and x.state = 'running'
         order by x.id for update skip locked
     loop
-        perform from divvy.end_attempt(u, v_outcome, jsonb_build_object('class', 'lease',
-            'message', format('its lease ended at %s and worker %s did not renew it', l.lease_until, l.worker)), true,
-            case v_outcome when 'timeout' then null else interval '0' end);
+        perform from divvy.end_attempt(u, v_outcome, divvy.end_of_lease(l), true, case v_outcome when 'timeout' then null else interval '0' end);
         v_taken := v_taken + 1;
     end loop;
     delete from divvy.lease x where x.token = l.token and x.task_type = l.task_type and x.lane = l.lane

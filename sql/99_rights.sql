@@ -41,3 +41,10 @@ grant execute on function divvy.due_times to divvy_reader, divvy_operator, divvy
 grant execute on function divvy.token_of, divvy.act_as, divvy.take_key, divvy.keep_answer to divvy_producer, divvy_worker, divvy_reader, divvy_operator;
 grant execute on function divvy.create_token, divvy.revoke_token to divvy_operator;
 grant select on divvy.token_overview to divvy_operator;
+
+-- Those who push need the secrets; those who look after them see their names.
+grant execute on function divvy.secret_values, divvy.await_callback, divvy.callback_token, divvy.open_breaker, divvy.probe_breaker, divvy.close_breaker
+    to divvy_worker;
+grant execute on function divvy.create_secret, divvy.rotate_secret, divvy.drop_secret to divvy_operator;
+grant select on divvy.secret_overview to divvy_operator;
+grant select on divvy.http_type, divvy.breaker to divvy_reader, divvy_operator, divvy_worker;

@@ -19,7 +19,9 @@ pub mod enqueue;
 pub mod follow;
 pub mod migrate;
 pub mod output;
+pub mod push;
 pub mod schedule;
+pub mod secret;
 pub mod serve;
 pub mod split;
 pub mod task;
@@ -85,7 +87,7 @@ enum Command {
     ExecEcho,
     /// Bring the database to this version's schema
     Migrate(migrate::Args),
-    /// Serve HTTP, lead, and run the types written in SQL
+    /// Serve HTTP, lead, and run declared types: written in SQL, pushed to a URL
     Serve(serve::Args),
     /// Make a task
     Enqueue(enqueue::Args),
@@ -101,7 +103,7 @@ enum Command {
     Schedule(schedule::Args),
     /// Calendars of working days, for schedules: list, show, put and drop them
     Calendar(calendar::Args),
-    /// Run the types written in SQL, and lead; like serve, without HTTP
+    /// Run declared types, or types by a command or a URL, and lead; like serve, without HTTP
     Worker(worker::Args),
     /// Workers: list them, and tell one to be quiet or to stop
     Workers(workers::Args),
@@ -109,6 +111,8 @@ enum Command {
     Alert(alert::Args),
     /// Tokens of the HTTP API: make, list and revoke them
     Token(token::Args),
+    /// Secrets of types with a URL: make, rotate, list and drop them
+    Secret(secret::Args),
     /// Measure what divvy costs on this database, beside hand-written SQL
     Bench(bench::Args),
     /// Do every duty once: fire, promote, reclaim, reduce check, prune
@@ -156,6 +160,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Workers(args) => workers::run(args, global).await,
         Command::Alert(args) => alert::run(args, global).await,
         Command::Token(args) => token::run(args, global).await,
+        Command::Secret(args) => secret::run(args, global).await,
         Command::Bench(args) => bench::run(args, global).await,
         Command::Tick(args) => tick::run(args, global).await,
         Command::Doctor(args) => doctor::run(args, global).await,

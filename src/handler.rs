@@ -22,6 +22,8 @@ mod door;
 mod erased;
 mod inputs;
 mod outcome;
+#[cfg(feature = "cli")]
+pub(crate) mod said;
 mod share;
 mod trace;
 
@@ -31,7 +33,7 @@ pub use outcome::{HandlerError, Outcome};
 pub use share::{Index, Range};
 
 pub(crate) use door::Door;
-pub(crate) use erased::{Erased, erase};
+pub(crate) use erased::{Answer, Erased, Running, erase};
 pub(crate) use outcome::{Settlement, error_json, settlement};
 
 use serde::Serialize;

@@ -9,6 +9,7 @@ mod auth;
 mod bulk;
 mod calendars;
 mod call;
+mod callbacks;
 mod connection;
 mod counters;
 mod events;
@@ -132,6 +133,7 @@ fn routes() -> Vec<Route> {
         alerts::routes(),
         events::routes(),
         worker::routes(),
+        callbacks::routes(),
     ]
     .into_iter()
     .flatten()

@@ -9,6 +9,8 @@
 pub mod error;
 pub mod id;
 pub mod trigger;
+#[cfg(feature = "cli")]
+pub mod webhook;
 // The one door to Postgres.
 pub mod store;
 // Actors; they meet only in the database.

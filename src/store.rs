@@ -6,8 +6,10 @@
 
 pub mod alert;
 pub mod answer;
+pub mod breaker;
 pub mod bulk;
 pub mod calendar;
+pub mod callback;
 pub mod claim;
 pub mod clock;
 pub mod complete;
@@ -17,6 +19,7 @@ pub mod duty;
 pub mod enqueue;
 pub mod exec_type;
 pub mod explain;
+pub mod http_type;
 pub mod lead;
 pub mod line;
 pub mod listen;
@@ -28,6 +31,7 @@ pub mod operate;
 pub mod overview;
 pub mod pool;
 pub mod schedule;
+pub mod secret;
 pub mod sqlstate;
 pub mod state;
 pub mod statement;

@@ -8,30 +8,34 @@
 
 mod backoff;
 mod builder;
+mod declared;
 mod dispatch;
 #[cfg(feature = "cli")]
 mod exec;
-#[cfg(feature = "cli")]
-mod exec_host;
 mod executor;
+#[cfg(feature = "cli")]
+mod foreign;
 mod generations;
 mod heartbeat;
 mod lane;
 mod lease;
 mod pace;
+#[cfg(feature = "cli")]
+mod push;
 mod round;
 mod settle;
 mod signals;
-mod sql_host;
 mod sql_type;
 mod tick;
 
 pub use builder::Builder;
+pub use declared::{Declared, RoleAccess};
+#[cfg(feature = "cli")]
+pub use declared::{PushAccess, PushTo};
 #[cfg(feature = "cli")]
 pub use exec::Exec;
 #[cfg(feature = "cli")]
-pub use exec_host::ExecHost;
-pub use sql_host::{RoleAccess, SqlHost};
+pub use push::Network;
 
 use crate::handler::Erased;
 use crate::store::line::Line;

@@ -1,14 +1,17 @@
-//! `divvy serve`: the HTTP service, a candidate for leading, and the runner of SQL types, in one process.
+//! `divvy serve`: the HTTP service, a candidate for leading, and the runner of declared types, in one process.
 
+use super::push::PushArgs;
 use super::{Global, args, database};
 use crate::http;
 use crate::leader::Leader;
 use crate::store::migrate::{self, Status};
 use crate::store::pool;
-use crate::worker::{RoleAccess, SqlHost};
+use crate::worker::{Declared, RoleAccess};
+use crate::{Error, ErrorKind};
 use anyhow::{Context, bail};
 use sqlx::postgres::PgConnectOptions;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -41,6 +44,20 @@ pub struct Args {
     /// Where the roles of types in SQL log in; {role} stands for the role [default: as the database, no password]
     #[arg(long, env = "DIVVY_SQL_ROLE_URL", hide_env_values = true, value_name = "URL")]
     sql_role_url: Option<String>,
+    /// Requests of each type with a URL under way at once
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=256), value_name = "N")]
+    http_slots: u16,
+    #[command(flatten)]
+    push: PushArgs,
+    /// Run commands that are declared in the database, if their program is in this folder
+    #[arg(long, value_name = "FOLDER")]
+    allow_exec: Option<PathBuf>,
+    /// Splits of each type with a command run at once
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "N", requires = "allow_exec")]
+    exec_slots: u16,
+    /// Seconds between SIGTERM and SIGKILL for a command
+    #[arg(long, default_value_t = 5, value_name = "SECONDS", requires = "allow_exec")]
+    kill_after: u64,
     /// Seconds that what has begun may take after a stop
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     grace: u64,
@@ -52,6 +69,8 @@ pub struct Args {
 /// When the database can't be used, its schema is not this version's, or the address is taken.
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let token_required = token_required(&args)?;
+    is_folder(args.allow_exec.as_deref())?;
+    args.push.access()?;
     // Before anything else: who listens on the address is told at once, and nothing is left half-started.
     let listener = TcpListener::bind(args.listen).await.with_context(|| {
         format!("cannot listen on {}: choose another address with --listen or DIVVY_LISTEN", args.listen)
@@ -84,7 +103,13 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let direct = &database.addresses.direct;
     prepare("serve", direct, args.migrate || database.embedded_url.is_some()).await?;
-    let types = sql_host(database, args.sql_slots, args.sql_role_url.as_deref(), args.grace)?;
+    let mut types = declared(database, args.grace)
+        .sql(role_access(database, args.sql_role_url.as_deref())?, args.sql_slots.into())
+        .push(&args.push.access()?, args.http_slots.into())?;
+    if let Some(folder) = &args.allow_exec {
+        let kill_after = Duration::from_secs(args.kill_after);
+        types = types.exec(folder.clone(), args.exec_slots.into()).kill_after(kill_after);
+    }
     let stop = signals();
     let served = CancellationToken::new();
     let work =
@@ -119,22 +144,30 @@ async fn serve(
     service.await?;
     work.close().await;
     if done.total() > 0 {
-        tracing::info!("splits of types in SQL: {done}");
+        tracing::info!("splits of declared types: {done}");
     }
     Ok(())
 }
 
-pub(super) fn sql_host(
-    database: &database::Database,
-    slots: u16,
-    role_url: Option<&str>,
-    grace: u64,
-) -> anyhow::Result<SqlHost> {
-    let addresses = &database.addresses;
-    let role_url = role_url.filter(|url| !url.is_empty()).map(str::to_owned);
-    let access = RoleAccess::new(addresses.work.clone(), role_url)?;
-    let host = SqlHost::new(database.pool.clone(), addresses.direct.clone(), access, slots.into());
-    Ok(host.grace(Duration::from_secs(grace)))
+/// A host of declared types that serves nothing yet.
+pub(super) fn declared(database: &database::Database, grace: u64) -> Declared {
+    Declared::new(database.pool.clone(), database.addresses.direct.clone()).grace(Duration::from_secs(grace))
+}
+
+pub(super) fn role_access(database: &database::Database, url: Option<&str>) -> crate::Result<RoleAccess> {
+    let url = url.filter(|url| !url.is_empty()).map(str::to_owned);
+    RoleAccess::new(database.addresses.work.clone(), url)
+}
+
+/// Told before a database is looked for.
+pub(super) fn is_folder(folder: Option<&Path>) -> crate::Result<()> {
+    match folder {
+        Some(folder) if !folder.is_dir() => {
+            let message = format!("--allow-exec {}: there is no such folder", folder.display());
+            Err(Error::new(ErrorKind::Config, message))
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(super) async fn prepare(what: &str, direct: &PgConnectOptions, migrates: bool) -> anyhow::Result<()> {

@@ -49,7 +49,7 @@ enum Action {
 }
 
 /// As every duration, and in days.
-fn lifetime(text: &str) -> Result<Duration, String> {
+pub(super) fn lifetime(text: &str) -> Result<Duration, String> {
     match text.strip_suffix('d').map(str::parse::<u32>) {
         Some(Ok(days)) if days > 0 => Ok(Duration::from_secs(86_400 * u64::from(days))),
         _ => args::duration(text),

@@ -1,24 +1,24 @@
-//! `divvy worker`: runs the types written in SQL and commands, and is a candidate for leading; `serve` without HTTP.
+//! `divvy worker`: runs declared types, or those that it is told of, and is a candidate for leading; `serve` without HTTP.
 
+use super::push::PushArgs;
 use super::{Global, database, serve};
 use crate::store::exec_type::exec_types;
+use crate::store::http_type::http_types;
 use crate::store::{pool, statement};
-use crate::worker::{Exec, ExecHost, Summary, Worker};
-use crate::{Error, ErrorKind};
+use crate::worker::{Declared, Exec, PushTo, Summary, Worker};
 use anyhow::Context;
 use sqlx::PgPool;
 use std::path::PathBuf;
 use std::time::Duration;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 /// Connections for everything but the leader's duties and the types' own roles.
 const CONNECTIONS: u32 = 8;
 
 /// Arguments of `divvy worker`.
 #[derive(clap::Args)]
+#[command(group = clap::ArgGroup::new("told").args(["exec", "http"]).multiple(true))]
 pub struct Args {
-    /// Only these types [default: every type written in SQL, and with --allow-exec every declared command]
+    /// Only these types [default: every type written in SQL; with --allow-exec every command, with --push every URL]
     #[arg(long, value_name = "TYPE", value_delimiter = ',')]
     types: Vec<String>,
     /// Splits of each type run at once
@@ -31,8 +31,19 @@ pub struct Args {
     #[arg(long, requires = "exec")]
     exec_lines: bool,
     /// Phases besides execute of --types that nobody has declared yet
-    #[arg(long, value_name = "PHASE", value_delimiter = ',', requires = "exec")]
+    #[arg(long, value_name = "PHASE", value_delimiter = ',', requires = "told")]
     phases: Vec<Phase>,
+    /// Serve --types by requests to this URL, whose answers are the outcomes
+    #[arg(long, value_name = "URL", requires = "types", conflicts_with_all = ["allow_exec", "exec", "push"])]
+    http: Option<String>,
+    /// The secret that signs those requests: `divvy secret create` makes it
+    #[arg(long, value_name = "NAME", requires = "http")]
+    http_secret: Option<String>,
+    /// Push types that are declared with a URL, too
+    #[arg(long, conflicts_with = "exec")]
+    push: bool,
+    #[command(flatten)]
+    access: PushArgs,
     /// Run commands that are declared in the database, if their program is in this folder
     #[arg(long, value_name = "FOLDER")]
     allow_exec: Option<PathBuf>,
@@ -69,10 +80,8 @@ enum Phase {
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     // What is typed wrongly is told before a database is looked for.
     let exec = args.exec.as_deref().map(|command| exec(&args, command)).transpose()?;
-    if let Some(folder) = args.allow_exec.as_ref().filter(|folder| !folder.is_dir()) {
-        let message = format!("--allow-exec {}: there is no such folder", folder.display());
-        return Err(Error::new(ErrorKind::Config, message).into());
-    }
+    serve::is_folder(args.allow_exec.as_deref())?;
+    args.access.access()?;
     let database = database::connect(global, CONNECTIONS).await?;
     let outcome = work(&args, exec, &database).await;
     database.close().await?;
@@ -93,30 +102,38 @@ async fn work(args: &Args, exec: Option<Exec>, database: &database::Database) ->
     // Signals first: one that comes while the rest starts is not lost.
     let stop = serve::signals();
     serve::prepare("worker", direct, args.migrate || database.embedded_url.is_some()).await?;
-    let mut workers = JoinSet::new();
-    match exec {
-        Some(exec) => {
+    let mut worker = match (exec, &args.http) {
+        (Some(exec), _) => {
             eprintln!("divvy: works on {} by {exec}; Ctrl-C stops it", args.types.join(", "));
-            let (worker, stop) = (commanded(args, exec, database)?, stop.clone());
-            workers.spawn(async move { worker.run(stop).await });
+            let (worker, told) = (commanded(args, exec, database)?, stop.clone());
+            tokio::spawn(async move { worker.run(told).await })
         }
-        None => declared(args, database, &stop, &mut workers).await?,
-    }
+        (None, Some(url)) => {
+            let (host, told) = (pushing(args, url, database)?, stop.clone());
+            eprintln!("divvy: works on {} by requests to {url}; Ctrl-C stops it", args.types.join(", "));
+            tokio::spawn(async move { Ok(host.run(told).await) })
+        }
+        (None, None) => {
+            let (host, told) = (declared(args, database)?, stop.clone());
+            announce(args, &database.pool).await?;
+            tokio::spawn(async move { Ok(host.run(told).await) })
+        }
+    };
     let leader = (!args.no_lead).then(|| serve::lead("worker", direct.clone(), &stop));
-    let mut done = Summary::default();
-    tokio::select! {
-        Some(ended) = workers.join_next() => {
-            done += ended.context("the worker broke")??;
+    let ended = tokio::select! {
+        ended = &mut worker => {
             if !stop.is_cancelled() {
                 eprintln!("divvy: terminated by an operator");
                 stop.cancel();
             }
+            ended
         }
-        () = stop.cancelled() => eprintln!("divvy: stopping; again to stop at once"),
-    }
-    while let Some(ended) = workers.join_next().await {
-        done += ended.context("the worker broke")??;
-    }
+        () = stop.cancelled() => {
+            eprintln!("divvy: stopping; again to stop at once");
+            worker.await
+        }
+    };
+    let done: Summary = ended.context("the worker broke")??;
     if let Some(leader) = leader {
         leader.await.context("the leader broke")?;
     }
@@ -137,46 +154,49 @@ fn commanded(args: &Args, exec: Exec, database: &database::Database) -> anyhow::
     Ok(builder.build()?)
 }
 
-/// The workers of what is declared in the database: types in SQL, and commands where they are allowed.
-async fn declared(
-    args: &Args,
-    database: &database::Database,
-    stop: &CancellationToken,
-    workers: &mut JoinSet<crate::Result<Summary>>,
-) -> anyhow::Result<()> {
-    let mut host = serve::sql_host(database, args.slots, args.sql_role_url.as_deref(), args.grace)?;
-    if !args.types.is_empty() {
-        host = host.only(args.types.clone());
-    }
-    announce(args, &database.pool).await?;
-    let told = stop.clone();
-    workers.spawn(async move { Ok(host.run(told).await) });
+/// The host of `--http`.
+fn pushing(args: &Args, url: &str, database: &database::Database) -> crate::Result<Declared> {
+    let to = PushTo {
+        task_types: args.types.clone(),
+        url: url.to_owned(),
+        secret: args.http_secret.clone(),
+        phases: (args.phases.contains(&Phase::Plan), args.phases.contains(&Phase::Reduce)),
+    };
+    serve::declared(database, args.grace).push_to(&args.access.access()?, to, args.slots.into())
+}
+
+/// The host of what is declared in the database: types in SQL, and commands and URLs where they are asked for.
+fn declared(args: &Args, database: &database::Database) -> crate::Result<Declared> {
+    let slots = args.slots.into();
+    let mut host = serve::declared(database, args.grace)
+        .sql(serve::role_access(database, args.sql_role_url.as_deref())?, slots);
     if let Some(folder) = &args.allow_exec {
-        let direct = database.addresses.direct.clone();
-        let mut host = ExecHost::new(database.pool.clone(), direct, folder.clone(), args.slots.into())
-            .grace(Duration::from_secs(args.grace))
-            .kill_after(Duration::from_secs(args.kill_after));
-        if !args.types.is_empty() {
-            host = host.only(args.types.clone());
-        }
-        let told = stop.clone();
-        workers.spawn(async move { Ok(host.run(told).await) });
+        host = host.exec(folder.clone(), slots).kill_after(Duration::from_secs(args.kill_after));
     }
-    Ok(())
+    if args.push {
+        host = host.push(&args.access.access()?, slots)?;
+    }
+    Ok(match args.types.is_empty() {
+        true => host,
+        false => host.only(args.types.clone()),
+    })
 }
 
 /// Says what it serves now. Types that come later are served too.
 async fn announce(args: &Args, pool: &PgPool) -> anyhow::Result<()> {
     let mut there: Vec<String> =
         statement::sql_types(pool, None).await?.into_iter().map(|steps| steps.name).collect();
-    let what = match args.allow_exec {
-        Some(_) => {
-            there.extend(exec_types(pool).await?.into_iter().map(|declared| declared.name));
-            there.sort();
-            "written in SQL or with a command"
-        }
-        None => "written in SQL",
-    };
+    let mut what = vec!["written in SQL"];
+    if args.allow_exec.is_some() {
+        there.extend(exec_types(pool).await?.into_iter().map(|declared| declared.name));
+        what.push("with a command");
+    }
+    if args.push {
+        there.extend(http_types(pool).await?.into_iter().map(|declared| declared.name));
+        what.push("with a URL");
+    }
+    there.sort();
+    let what = what.join(" or ");
     let wanted = |name: &&String| args.types.is_empty() || args.types.contains(name);
     let served: Vec<&str> = there.iter().filter(wanted).map(String::as_str).collect();
     let missing: Vec<&str> =

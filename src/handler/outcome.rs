@@ -1,5 +1,6 @@
 //! How a handler answers, and the one place that turns an answer into what is stored.
 
+use super::Answer;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::error::Error as StdError;
@@ -124,18 +125,25 @@ pub(crate) enum Settlement {
         /// The new checkpoint.
         state: Value,
     },
+    /// `await_callback`: its outcome comes later, from somebody else.
+    Await {
+        /// How long to wait; none: as long as its attempt may take.
+        within: Option<Duration>,
+    },
     /// `release`: as if it had never been claimed.
     Release,
 }
 
-/// The one match over what user code may answer.
-pub(crate) fn settlement(answer: Result<Outcome<Option<Box<RawValue>>>, HandlerError>) -> Settlement {
-    match answer {
-        Ok(Outcome::Complete(result)) => Settlement::Complete(result),
-        Ok(Outcome::Stop(reason)) => {
+/// The one match over what a handler may answer.
+pub(crate) fn settlement(answer: Result<impl Into<Answer>, HandlerError>) -> Settlement {
+    match answer.map(Into::into) {
+        Ok(Answer::Outcome(Outcome::Complete(result))) => Settlement::Complete(result),
+        Ok(Answer::Outcome(Outcome::Stop(reason))) => {
             Settlement::Fail { error: error_json(None, &reason), retry: false, retry_in: None }
         }
-        Ok(Outcome::Continue { state, after }) => Settlement::Snooze { after, state },
+        Ok(Answer::Outcome(Outcome::Continue { state, after })) => Settlement::Snooze { after, state },
+        Ok(Answer::Awaits { within }) => Settlement::Await { within },
+        Ok(Answer::GivesBack) => Settlement::Release,
         Err(failure) => Settlement::Fail {
             error: error_json(failure.class.as_deref(), &failure.message),
             retry: true,
@@ -206,7 +214,7 @@ mod tests {
             settlement(Ok(Outcome::Stop("no such account".into()))),
             Settlement::Fail { retry: false, .. }
         ));
-        let failed = settlement(Err(HandlerError::new("busy").retry_in(Duration::from_secs(7))));
+        let failed = settlement(Err::<Answer, _>(HandlerError::new("busy").retry_in(Duration::from_secs(7))));
         assert!(
             matches!(failed, Settlement::Fail { retry: true, retry_in: Some(d), .. } if d.as_secs() == 7)
         );

@@ -55,6 +55,11 @@ pub(super) struct Who {
 }
 
 impl Who {
+    /// Somebody of whom nothing is known, who may do nothing.
+    pub(super) fn nobody() -> Self {
+        Self { hash: None, name: Some(String::new()), scopes: Vec::new() }
+    }
+
     /// Whether one of `scopes` is among their own.
     pub(super) fn may(&self, scopes: &[Scope]) -> bool {
         self.name.is_none() || scopes.iter().any(|scope| self.scopes.iter().any(|own| own == scope.as_str()))

@@ -53,13 +53,18 @@ fn operation(route: &Route, generator: &mut SchemaGenerator, problem: &Value, to
     if !token_required {
         security.push(json!({}));
     }
+    let mut description = format!("Needs one of the scopes {}.", scopes.join(", "));
+    if route.gate.is_some() {
+        security.clear();
+        "Needs no token: the path is one.".clone_into(&mut description);
+    }
     let mut parameters = path_parameters(route.path);
     let mut operation = json!({
         "operationId": operation_id(route),
         "tags": [route.path.split('/').nth(3).unwrap_or("metrics")],
         "summary": route.summary,
         "security": security,
-        "description": format!("Needs one of the scopes {}.", scopes.join(", ")),
+        "description": description,
     });
     match route.sent {
         Sent::Query(describe) => parameters.extend(query_parameters(json!(describe(generator)))),
@@ -104,11 +109,12 @@ fn responses(route: &Route, answer: Value, problem: &Value) -> Value {
         responses.insert(status.to_string(), json!({ "description": title(*status), "content": content }));
     }
     let common: &[u16] = match route.sent {
-        Sent::Query(_) => &[400, 401, 403, 422, 500, 503],
-        Sent::Body(_) => &[400, 401, 403, 408, 413, 415, 422, 500, 503],
+        Sent::Query(_) => &[400, 422, 500, 503],
+        Sent::Body(_) => &[400, 408, 413, 415, 422, 500, 503],
     };
+    let guarded: &[u16] = if route.gate.is_some() { &[] } else { &[401, 403] };
     let unknown: &[u16] = if route.path.contains('{') { &[404] } else { &[] };
-    for status in common.iter().chain(unknown).chain(route.problems) {
+    for status in common.iter().chain(guarded).chain(unknown).chain(route.problems) {
         let content = json!({ "application/problem+json": { "schema": problem } });
         responses.insert(status.to_string(), json!({ "description": title(*status), "content": content }));
     }
@@ -133,6 +139,7 @@ fn path_parameters(path: &str) -> Vec<Value> {
             let schema = match name {
                 "task_id" | "split_id" => json!({ "type": "string", "pattern": "^[0-9]{1,18}$" }),
                 "worker" => json!({ "type": "string", "format": "uuid" }),
+                "token" => json!({ "type": "string", "pattern": "^[A-Za-z0-9_-]{64}$" }),
                 _ => json!({ "type": "string", "pattern": "^[a-z0-9_.:-]{1,100}$" }),
             };
             json!({ "name": name, "in": "path", "required": true, "schema": schema })

@@ -1,7 +1,7 @@
 //! What a route is: one value that is served and described, so that the description can't say anything else.
 
 use super::Api;
-use super::auth::Scope;
+use super::auth::{Scope, Who};
 use super::call::{Answer, Call};
 use super::intake;
 use super::problem::Problem;
@@ -24,6 +24,11 @@ type Told = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send>>;
 type Run = Arc<dyn Fn(Call, Bytes) -> Told + Send + Sync>;
 /// Describes a type.
 pub(super) type Describe = fn(&mut SchemaGenerator) -> Schema;
+
+/// Whether what a path has lets somebody in.
+pub(super) type Gate = fn(Arc<Api>, HashMap<String, String>) -> Passing;
+/// What a gate says.
+pub(super) type Passing = Pin<Box<dyn Future<Output = Result<(), Problem>> + Send>>;
 
 /// What is sent along.
 #[derive(Clone, Copy)]
@@ -49,6 +54,8 @@ pub(super) struct Route {
     pub(super) problems: &'static [u16],
     /// Whether it takes an Idempotency-Key.
     pub(super) keyed: bool,
+    /// What its path has lets somebody in, if this says so; no token is asked for.
+    pub(super) gate: Option<Gate>,
     run: Run,
 }
 
@@ -138,6 +145,7 @@ impl Route {
             content_type: "application/json",
             problems: &[],
             keyed: false,
+            gate: None,
             run,
         }
     }
@@ -163,6 +171,12 @@ impl Route {
     /// It takes no Idempotency-Key: its lease token says already what is done once.
     pub(super) fn unkeyed(mut self) -> Self {
         self.keyed = false;
+        self
+    }
+
+    /// It asks for no token, wherever the request comes from: what its path has is looked at instead, before anything is read.
+    pub(super) fn without_token(mut self, gate: Gate) -> Self {
+        self.gate = Some(gate);
         self
     }
 
@@ -206,7 +220,13 @@ impl Route {
         path: HashMap<String, String>,
         request: Request<Body>,
     ) -> Result<Response, Problem> {
-        let who = api.tokens.who(request.headers()).await?;
+        let who = match self.gate {
+            Some(gate) => {
+                gate(api.clone(), path.clone()).await?;
+                Who::nobody()
+            }
+            None => api.tokens.who(request.headers()).await?,
+        };
         who.check(self.scopes)?;
         let (parts, body) = request.into_parts();
         let key = match self.sent {

@@ -43,7 +43,7 @@ pub(super) fn routes() -> Vec<Route> {
 }
 
 /// A number of seconds as a lease or a delay.
-fn span(name: &str, seconds: Option<f64>) -> Result<Option<Duration>, Problem> {
+pub(super) fn span(name: &str, seconds: Option<f64>) -> Result<Option<Duration>, Problem> {
     seconds.map(|given| super::tasks::seconds(name, Some(given), SPAN_SECONDS_MAX)).transpose()
 }
 

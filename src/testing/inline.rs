@@ -6,7 +6,7 @@ use crate::id::TaskId;
 use crate::store::claim::{Ask, Claimed, claim};
 use crate::store::state::TaskStatus;
 use crate::store::worker::{Registration, register};
-use crate::store::{complete, enqueue, lock, operate};
+use crate::store::{callback, complete, enqueue, lock, operate};
 use crate::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -111,6 +111,10 @@ async fn run_split(
         Settlement::Snooze { after, state } => {
             complete::snooze(connection, id, token, after, Some(&state).filter(|state| !state.is_null()))
                 .await?;
+            Ok(None)
+        }
+        Settlement::Await { within } => {
+            callback::wait(connection, id, token, within).await?;
             Ok(None)
         }
         Settlement::Release => {

@@ -4,14 +4,13 @@
 //! runs in a process group of its own ([`group`]), and what it says is read within bounds: garbage, a gigabyte, silence
 //! and children that outlive it end its attempt, not the worker.
 
-mod calls;
 mod group;
 mod lines;
 mod once;
 mod pipe;
 mod process;
-mod request;
 mod stderr;
+mod variables;
 mod verdict;
 
 use crate::handler::{Erased, HandlerError, Outcome};

@@ -5,7 +5,7 @@ use super::lane::Lane;
 use super::lease::Held;
 use super::settle::{Settled, settle};
 use super::signals::Signals;
-use crate::handler::{Context, Door, Erased, HandlerError, Outcome, Settlement, error_json, settlement};
+use crate::handler::{Answer, Context, Door, Erased, HandlerError, Settlement, error_json, settlement};
 use crate::id::{SplitId, TaskId, Token};
 use crate::store::claim::Claimed;
 use crate::store::{complete, sqlstate};
@@ -31,9 +31,9 @@ pub(super) enum Ended {
     Settled(Settled),
 }
 
-type Answer = Result<Outcome<Option<Box<RawValue>>>, HandlerError>;
+type Answered = Result<Answer, HandlerError>;
 /// Aborted when this is dropped, so a dropped worker leaves no handler running.
-type Body = AbortOnDropHandle<(Option<PgTransaction<'static>>, Answer)>;
+type Body = AbortOnDropHandle<(Option<PgTransaction<'static>>, Answered)>;
 
 /// Why a body was not waited for.
 enum Cut {

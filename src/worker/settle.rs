@@ -6,7 +6,7 @@ use super::signals::Signals;
 use super::{CALL_WITHIN, Core};
 use crate::handler::{Settlement, error_json};
 use crate::id::{SplitId, Token};
-use crate::store::{complete, sqlstate};
+use crate::store::{callback, complete, sqlstate};
 use crate::{ErrorKind, Result};
 use std::sync::Arc;
 
@@ -64,7 +64,7 @@ fn outcome_of(settlement: &Settlement) -> Settled {
     match settlement {
         Settlement::Complete(_) => Settled::Succeeded,
         Settlement::Fail { .. } => Settled::Failed,
-        Settlement::Snooze { .. } => Settled::Continued,
+        Settlement::Snooze { .. } | Settlement::Await { .. } => Settled::Continued,
         Settlement::Release => Settled::Released,
     }
 }
@@ -125,6 +125,14 @@ async fn store(core: &Arc<Core>, split: SplitId, token: Token, settlement: &Sett
                         .await
                         .map(drop)
                     })
+                })
+                .await
+        }
+        Settlement::Await { within } => {
+            let within = *within;
+            core.control
+                .bounded(CALL_WITHIN, move |c| {
+                    Box::pin(async move { callback::wait(c, split, token, within).await.map(drop) })
                 })
                 .await
         }

@@ -1,20 +1,16 @@
 //! A task type as three statements: a handler whose steps run in the database, as a role of their own.
 
-use crate::handler::{Context, Erased, HandlerError, Outcome};
+use crate::handler::{Answer, Context, Erased, HandlerError, Outcome, Running};
 use crate::store::state::Phase;
 use crate::store::statement::{self, SqlType};
 use crate::{Error, ErrorKind, Result};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use sqlx::PgPool;
-use std::future::Future;
-use std::pin::Pin;
 use std::time::Duration;
 
 /// Shares read at a time: what one call of `add_splits` takes.
 const SHARES: u32 = 10_000;
-
-type Answer = Result<Outcome<Option<Box<RawValue>>>, HandlerError>;
 
 /// How soon a split is looked at again whose type has another role now: by then it is served.
 const ROLE_CHANGED: Duration = Duration::from_secs(2);
@@ -98,14 +94,14 @@ impl Erased for Statements {
         self.reduces
     }
 
-    fn run<'a>(&'a self, context: &'a mut Context<'_>) -> Pin<Box<dyn Future<Output = Answer> + Send + 'a>> {
+    fn run<'a>(&'a self, context: &'a mut Context<'_>) -> Running<'a> {
         Box::pin(async move {
             let step = match context.phase() {
                 Phase::Plan => "split",
                 Phase::Execute => "execute",
                 Phase::Reduce => "reduce",
             };
-            self.step(context).await.map_err(|error| {
+            self.step(context).await.map(Answer::from).map_err(|error| {
                 let message = format!("{step} of type {}: {error}", self.name);
                 HandlerError::new(message).class(statement::class(&error))
             })

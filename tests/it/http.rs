@@ -2,7 +2,7 @@
 
 mod auth;
 mod bad;
-mod client;
+pub mod client;
 mod described;
 mod keys;
 mod operating;

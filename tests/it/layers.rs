@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PURE: &[&str] = &["error", "id", "trigger"];
+const PURE: &[&str] = &["error", "id", "trigger", "webhook"];
 
 /// Module → the modules of ours it may use, besides the pure ones (which use only one another).
 /// Actors (worker, leader, http) never use one another: they meet in the database.
@@ -12,6 +12,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("id", &[]),
     ("trigger", &[]),
+    ("webhook", &[]),
     ("store", &[]),
     ("handler", &["store"]),
     ("worker", &["handler", "store"]),

@@ -19,6 +19,7 @@ mod exec;
 mod explain;
 mod follow;
 mod http;
+mod http_handler;
 mod journey;
 mod languages;
 mod layers;

@@ -2,7 +2,7 @@
 
 use crate::support::db::TestDb;
 use crate::support::race::{DEADLINE, backend_pid, until, until_waiting_for_lock};
-use divvy::worker::{RoleAccess, SqlHost, Summary};
+use divvy::worker::{Declared, RoleAccess, Summary};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool};
 use tokio::task::JoinHandle;
@@ -25,7 +25,7 @@ async fn hosted(setup: &str) -> Hosted {
     run(&db, &role, setup).await;
     let access = RoleAccess::new(db.options().clone(), None).unwrap();
     let stop = CancellationToken::new();
-    let host = SqlHost::new(db.pool().clone(), db.options().clone(), access, 2);
+    let host = Declared::new(db.pool().clone(), db.options().clone()).sql(access, 2);
     let run = tokio::spawn(host.run(stop.clone()));
     Hosted { db, role, stop, run }
 }

@@ -11,14 +11,14 @@ const WORKER: &str = "00000000-0000-0000-0000-000000000001";
 
 /// A split of a divided task that stays open: another split of it waits, or runs.
 const SPLITS: &str = "
-            complete   fail     stop    snooze   release  checkpoint  lease_end  promote    cancel     skip     redrive  pause      resume
-delayed     DV001      DV001    DV001   DV001    DV001    DV001       delayed    ready      cancelled  skipped  DV004    delayed    delayed
-ready       DV001      DV001    DV001   DV001    DV001    DV001       ready      ready      cancelled  skipped  DV004    delayed    ready
-running     succeeded  delayed  failed  delayed  ready    running     ready      running    running    skipped  DV004    running    running
-succeeded   DV001      DV001    DV001   DV001    DV001    DV001       succeeded  succeeded  succeeded  DV004    DV004    succeeded  succeeded
-failed      DV001      DV001    DV001   DV001    DV001    DV001       failed     failed     failed     skipped  DV004    failed     failed
-cancelled   DV002      DV002    DV002   DV002    DV002    DV002       cancelled  cancelled  cancelled  DV004    DV004    cancelled  cancelled
-skipped     DV001      DV001    DV001   DV001    DV001    DV001       skipped    skipped    skipped    DV004    DV004    skipped    skipped
+            complete   fail     stop    snooze   release  await      checkpoint  lease_end  promote    cancel     skip     redrive  pause      resume
+delayed     DV001      DV001    DV001   DV001    DV001    DV001      DV001       delayed    ready      cancelled  skipped  DV004    delayed    delayed
+ready       DV001      DV001    DV001   DV001    DV001    DV001      DV001       ready      ready      cancelled  skipped  DV004    delayed    ready
+running     succeeded  delayed  failed  delayed  ready    running    running     ready      running    running    skipped  DV004    running    running
+succeeded   DV001      DV001    DV001   DV001    DV001    DV001      DV001       succeeded  succeeded  succeeded  DV004    DV004    succeeded  succeeded
+failed      DV001      DV001    DV001   DV001    DV001    DV001      DV001       failed     failed     failed     skipped  DV004    failed     failed
+cancelled   DV002      DV002    DV002   DV002    DV002    DV002      DV002       cancelled  cancelled  cancelled  DV004    DV004    cancelled  cancelled
+skipped     DV001      DV001    DV001   DV001    DV001    DV001      DV001       skipped    skipped    skipped    DV004    DV004    skipped    skipped
 ";
 
 /// A task nobody works on just now.
@@ -166,6 +166,7 @@ async fn call_split(
         "stop" => format!("select status from divvy.fail({split}, {token}, '{{}}', false)"),
         "snooze" => format!("select divvy.snooze({split}, {token}, '1 min')::text"),
         "release" => format!("select divvy.release({split}, {token})::text"),
+        "await" => format!("select divvy.await_callback({split}, {token})::text"),
         "checkpoint" => format!("select divvy.checkpoint({split}, {token}, '{{}}', 0.5)::text"),
         "cancel" => format!("select divvy.cancel({task})"),
         "skip" => format!("select divvy.skip_split({split})::text"),

@@ -34,6 +34,7 @@ pub const MIGRATIONS: &[Source] = sources![
     "migrations/0009_late_writers.sql",
     "migrations/0010_keys.sql",
     "migrations/0011_operating.sql",
+    "migrations/0012_http_handlers.sql",
 ];
 
 /// The rules: functions and views, in the order in which they are applied.
@@ -43,6 +44,8 @@ pub const RULES: &[Source] = sources![
     "sql/30_type.sql",
     "sql/35_sql_type.sql",
     "sql/36_exec_type.sql",
+    "sql/37_http_type.sql",
+    "sql/38_secret.sql",
     "sql/40_claim.sql",
     "sql/42_pick.sql",
     "sql/43_limit.sql",
@@ -53,9 +56,11 @@ pub const RULES: &[Source] = sources![
     "sql/48_dropped.sql",
     "sql/50_complete.sql",
     "sql/55_attempt.sql",
+    "sql/57_callback.sql",
     "sql/60_reduce.sql",
     "sql/70_operate.sql",
     "sql/72_pause.sql",
+    "sql/73_breaker.sql",
     "sql/74_bulk.sql",
     "sql/75_schedule.sql",
     "sql/76_fire.sql",

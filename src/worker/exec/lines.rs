@@ -1,22 +1,18 @@
 //! The handler of a command that lives long. One process at a time; a new one when it has ended.
 
-use super::calls::{Calls, Shares};
 use super::process::{Process, Reply};
-use super::request::{Inputs, Request};
-use super::verdict::{fail, garbage, snooze, stop};
 use super::{Answer, Exec};
-use crate::handler::{Context, Erased, HandlerError, Outcome};
+use crate::handler::said::Said;
+use crate::handler::{Context, Erased, HandlerError, Running};
 use crate::store::state::Phase;
 use crate::worker::backoff::Backoff;
+use crate::worker::foreign::{Calls, Request, Shares, inputs};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
-
-/// The most that a reduce may be given in its one line.
-const INPUTS_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The handler.
 pub(super) struct Lines {
@@ -142,29 +138,8 @@ impl Drop for Question {
 }
 
 fn answer(reply: Reply) -> Answer {
-    let Reply { result, snooze: again, stop: stopped, fail: failed, .. } = reply;
-    match (again, stopped, failed) {
-        (None, None, None) => Ok(Outcome::Complete(result)),
-        (Some(said), None, None) if result.is_none() => snooze(said),
-        (None, Some(said), None) if result.is_none() => stop(said),
-        (None, None, Some(said)) if result.is_none() => {
-            Err(fail(said, || "failed without a message".to_owned()))
-        }
-        _ => Err(garbage("an answer has more than one of result, snooze, stop and fail".to_owned())),
-    }
-}
-
-/// The inputs of a reduce, and the end of its line.
-async fn inputs(calls: &Calls) -> Result<Vec<u8>, HandlerError> {
-    let (mut pages, mut inputs) = (Inputs::new(calls), Vec::new());
-    while pages.add_to(&mut inputs).await? {
-        if inputs.len() > INPUTS_BYTES_MAX {
-            let message =
-                format!("the inputs of this reduce have more than {INPUTS_BYTES_MAX} bytes: no line may");
-            return Err(HandlerError::new(message).class("inputs"));
-        }
-    }
-    Ok(inputs)
+    let Reply { result, snooze, stop, fail, .. } = reply;
+    Said { result, splits: None, snooze, stop, fail }.answer()
 }
 
 impl Erased for Lines {
@@ -176,8 +151,8 @@ impl Erased for Lines {
         self.exec.reduces
     }
 
-    fn run<'a>(&'a self, context: &'a mut Context<'_>) -> Pin<Box<dyn Future<Output = Answer> + Send + 'a>> {
-        Box::pin(self.attempt(context))
+    fn run<'a>(&'a self, context: &'a mut Context<'_>) -> Running<'a> {
+        Box::pin(async { self.attempt(context).await.map(Into::into) })
     }
 
     fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

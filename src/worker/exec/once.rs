@@ -1,14 +1,15 @@
 //! A command that is started for each split: JSON on stdin, JSON on stdout, an exit code.
 
-use super::calls::{Calls, Shares};
 use super::group::{Group, Pipes};
 use super::pipe::{Closing, Piece, piece};
-use super::request::{Inputs, Request, set_variables};
 use super::stderr::{LastLine, keep};
-use super::verdict::{garbage, no_json, of_exit};
+use super::variables::set_variables;
+use super::verdict::of_exit;
 use super::{Answer, Exec, RESULT_BYTES_MAX, SHARE_BYTES_MAX};
-use crate::handler::{Context, Erased, HandlerError};
+use crate::handler::said::{garbage, no_json};
+use crate::handler::{Context, Erased, HandlerError, Running};
 use crate::store::state::Phase;
+use crate::worker::foreign::{Calls, Inputs, Request, Shares};
 use serde_json::value::RawValue;
 use std::future::Future;
 use std::io;
@@ -101,8 +102,8 @@ impl Erased for Once {
         self.exec.reduces
     }
 
-    fn run<'a>(&'a self, context: &'a mut Context<'_>) -> Pin<Box<dyn Future<Output = Answer> + Send + 'a>> {
-        Box::pin(self.attempt(context))
+    fn run<'a>(&'a self, context: &'a mut Context<'_>) -> Running<'a> {
+        Box::pin(async { self.attempt(context).await.map(Into::into) })
     }
 
     fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
@@ -162,8 +163,8 @@ async fn read_shares(stdout: Stdout, mut shares: Shares) -> Result<(), HandlerEr
             }
             Piece::Line if line.trim_ascii().is_empty() => {}
             Piece::Line => {
-                let share: &RawValue =
-                    serde_json::from_slice(&line).map_err(|error| no_json("lines of JSON", &error, &line))?;
+                let share: &RawValue = serde_json::from_slice(&line)
+                    .map_err(|error| no_json("stdout is not lines of JSON", &error, &line))?;
                 shares.add(share).await?;
             }
         }

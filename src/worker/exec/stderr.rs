@@ -1,7 +1,7 @@
 //! What a command says on stderr: the first of it into the attempt's log, the last line for its error.
 
-use super::calls::Calls;
 use super::pipe::{Piece, piece};
+use crate::worker::foreign::Calls;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 use tokio::io::{AsyncRead, BufReader};

@@ -160,12 +160,12 @@ async fn a_task_whose_then_could_not_be_made_is_refused_when_it_comes_in() {
 }
 
 #[tokio::test]
-async fn handlers_of_later_versions_are_refused_and_say_so() {
+async fn a_handler_of_a_kind_that_there_is_not_is_refused_and_told_the_others() {
     let mut q = Queue::new().await;
     q.put("a", json!({"max_running": null, "rate": null, "fair_by_group": null})).await;
-    q.refused("select divvy.put_task_type('b', '{\"handler\": {\"http\": \"x\"}}')")
+    q.refused("select divvy.put_task_type('b', '{\"handler\": {\"grpc\": \"x\"}}')")
         .await
-        .says("DV010", &["type b", "http", "not in this version yet"]);
+        .says("DV010", &["type b", "'grpc'", "worker, sql, exec, http"]);
     assert_eq!(q.one::<i64>("select count(*) from divvy.task_type").await, 1);
 }
 

@@ -3,7 +3,7 @@
 use crate::support::db::TestDb;
 use crate::support::queue::{Queue, quoted};
 use crate::support::race::until;
-use divvy::worker::ExecHost;
+use divvy::worker::Declared;
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -61,7 +61,7 @@ async fn a_declared_command_runs_from_the_allowed_folder_and_follows_its_changes
         "lines.sh",
         r#"while read -r l; do id=$(expr "$l" : '{"id":\([0-9]*\),'); echo "{\"id\":$id,\"result\":$id}"; done"#,
     );
-    let host = ExecHost::new(db.pool().clone(), db.options().clone(), folder.path().to_owned(), 2);
+    let host = Declared::new(db.pool().clone(), db.options().clone()).exec(folder.path().to_owned(), 2);
     let stop = CancellationToken::new();
     let running = tokio::spawn(host.run(stop.clone()));
     put(&db, "greet", json!("greet.sh Ada")).await;
@@ -101,7 +101,7 @@ async fn tasks_of_a_program_outside_of_the_folder_wait_and_lose_no_attempt() {
     .unwrap();
     put(&db, "inside", json!("inside.sh")).await;
     let allowed = folder.path().join("allowed");
-    let host = ExecHost::new(db.pool().clone(), db.options().clone(), allowed, 2);
+    let host = Declared::new(db.pool().clone(), db.options().clone()).exec(allowed, 2);
     let stop = CancellationToken::new();
     let running = tokio::spawn(host.run(stop.clone()));
     assert_eq!(result(&db, "inside").await, "inside");

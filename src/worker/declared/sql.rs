@@ -1,19 +1,17 @@
-//! The built-in worker of types in SQL: finds them, logs in as their roles, and serves them.
+//! Types in SQL: logs in as their roles, and runs their statements.
 //!
 //! A type whose role can't be used is not served, so its tasks wait instead of failing.
 
-use super::generations::{self, Prepared, Source};
-use super::sql_type::Statements;
-use super::{Summary, Worker};
+use super::{Added, Common, Kind};
+use crate::store::connect;
 use crate::store::statement::{self, SqlType};
-use crate::store::{connect, pool};
+use crate::worker::Builder;
+use crate::worker::sql_type::Statements;
 use crate::{Error, Result};
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 
 /// Most connections of one role.
 const ROLE_CONNECTIONS_MAX: usize = 20;
@@ -51,42 +49,16 @@ impl RoleAccess {
     }
 }
 
-/// Serves every type in SQL.
+/// Runs statements.
 #[derive(Debug)]
-pub struct SqlHost {
-    pool: PgPool,
-    direct: PgConnectOptions,
+pub(super) struct Sql {
     access: RoleAccess,
     slots: usize,
-    grace: Duration,
-    only: Option<Vec<String>>,
 }
 
-impl SqlHost {
-    /// A host that claims through `pool` and runs up to `slots` splits of each type at once. `direct` leads
-    /// past any pooler, for listening.
-    pub fn new(pool: PgPool, direct: PgConnectOptions, access: RoleAccess, slots: usize) -> Self {
-        Self { pool, direct, access, slots, grace: Duration::from_secs(30), only: None }
-    }
-
-    /// Serves these types alone; others wait for somebody else. Default: all types in SQL.
-    #[must_use]
-    pub fn only(mut self, task_types: Vec<String>) -> Self {
-        self.only = Some(task_types);
-        self
-    }
-
-    /// How long what has begun may take after a stop. Default 30 s.
-    #[must_use]
-    pub fn grace(mut self, grace: Duration) -> Self {
-        self.grace = grace;
-        self
-    }
-
-    /// Serves until `stop`, or until an operator terminates its worker. Trouble with the database, a role or a
-    /// type never ends it.
-    pub async fn run(self, stop: CancellationToken) -> Summary {
-        generations::serve(&self, stop).await
+impl Sql {
+    pub(super) fn new(access: RoleAccess, slots: usize) -> Self {
+        Self { access, slots }
     }
 
     /// The role's connections; none, and a word why, when it can't be used.
@@ -107,23 +79,20 @@ impl SqlHost {
     }
 }
 
-impl Source for SqlHost {
+impl Kind for Sql {
     type Types = Vec<SqlType>;
     const WHAT: &'static str = "types in SQL";
+    const NAME: &'static str = "sql types";
 
-    async fn types(&self) -> Result<Vec<SqlType>> {
-        let mut types = statement::sql_types(&self.pool, None).await?;
-        types.retain(|steps| self.only.as_ref().is_none_or(|only| only.contains(&steps.name)));
+    async fn types(&self, common: &Common) -> Result<Vec<SqlType>> {
+        let mut types = statement::sql_types(&common.pool, None).await?;
+        types.retain(|steps| common.wants(&steps.name));
         Ok(types)
     }
 
-    /// A worker for those of `types` whose role can be used.
-    async fn prepare(&self, types: &Vec<SqlType>) -> Prepared {
+    /// Those whose role can be used.
+    async fn add(&self, types: &Vec<SqlType>, mut builder: Builder) -> Added {
         let mut roles: HashMap<&str, Option<PgPool>> = HashMap::new();
-        let mut builder = Worker::builder(self.pool.clone())
-            .name(format!("sql types of process {}", std::process::id()))
-            .grace(self.grace)
-            .listen_through(pool::options().max_connections(1).connect_lazy_with(self.direct.clone()));
         let mut served = 0;
         for steps in types {
             if !roles.contains_key(steps.role.as_str()) {
@@ -137,7 +106,7 @@ impl Source for SqlHost {
             }
         }
         let pools = roles.into_values().flatten().collect();
-        Prepared { builder: (served > 0).then_some(builder), refused: served < types.len(), pools }
+        Added { builder, served, refused: served < types.len(), pools }
     }
 }
 

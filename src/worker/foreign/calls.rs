@@ -1,4 +1,4 @@
-//! What a command's attempt asks of the database besides its outcome.
+//! What an attempt of such a handler asks of the database besides its outcome.
 
 use crate::handler::{Context, Door};
 use crate::id::{SplitId, Token};
@@ -16,21 +16,31 @@ const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// One attempt's calls: each commits by itself, and several parts of the attempt may make them at once.
 #[derive(Clone)]
-pub(super) struct Calls {
+pub(in crate::worker) struct Calls {
     control: Store,
     split: SplitId,
     token: Token,
 }
 
 impl Calls {
-    pub(super) fn of(context: &Context<'_>) -> Result<Self> {
+    pub(in crate::worker) fn of(context: &Context<'_>) -> Result<Self> {
         let Door::Pools { control, .. } = &context.door else {
-            return Err(Error::new(ErrorKind::Config, "a command is run by a worker alone"));
+            return Err(Error::new(ErrorKind::Config, "such a handler is run by a worker alone"));
         };
         Ok(Self { control: control.clone(), split: context.split_id(), token: context.token() })
     }
 
-    pub(super) async fn log(&self, lines: Vec<String>) -> Result<()> {
+    /// What it holds.
+    pub(in crate::worker) fn key(&self) -> (SplitId, Token) {
+        (self.split, self.token)
+    }
+
+    /// Where calls go.
+    pub(in crate::worker) fn control(&self) -> &Store {
+        &self.control
+    }
+
+    pub(in crate::worker) async fn log(&self, lines: Vec<String>) -> Result<()> {
         let (split, token) = (self.split, self.token);
         let call = self.control.bounded(CALL_WITHIN, move |c| {
             Box::pin(async move { complete::log_lines(c, split, token, "info", &lines).await })
@@ -39,7 +49,7 @@ impl Calls {
     }
 
     /// The ended splits after number `after`; none after the last.
-    pub(super) async fn inputs(&self, after: i32) -> Result<Vec<ReduceInput>> {
+    pub(in crate::worker) async fn inputs(&self, after: i32) -> Result<Vec<ReduceInput>> {
         let (split, token) = (self.split, self.token);
         let call = self.control.bounded(CALL_WITHIN, move |c| {
             Box::pin(complete::reduce_inputs(c, split, token, after, PAGE_ROWS))
@@ -57,19 +67,19 @@ impl Calls {
 }
 
 /// Shares on their way into the database.
-pub(super) struct Shares {
+pub(in crate::worker) struct Shares {
     calls: Calls,
     rows: usize,
     text: String,
 }
 
 impl Shares {
-    pub(super) fn new(calls: Calls) -> Self {
+    pub(in crate::worker) fn new(calls: Calls) -> Self {
         Self { calls, rows: 0, text: String::new() }
     }
 
     /// Adds one; stores them when they are many.
-    pub(super) async fn add(&mut self, share: &RawValue) -> Result<()> {
+    pub(in crate::worker) async fn add(&mut self, share: &RawValue) -> Result<()> {
         self.text.push(if self.rows == 0 { '[' } else { ',' });
         self.text.push_str(share.get());
         self.rows += 1;
@@ -80,7 +90,7 @@ impl Shares {
     }
 
     /// Stores those that are not yet.
-    pub(super) async fn store(&mut self) -> Result<()> {
+    pub(in crate::worker) async fn store(&mut self) -> Result<()> {
         if self.rows == 0 {
             return Ok(());
         }

@@ -1,7 +1,7 @@
-//! What a command is told of a split: a JSON object, and the same in short as environment variables.
+//! What a handler in any language is told of a split: a JSON object.
 
 use super::calls::Calls;
-use crate::handler::{Context, HandlerError};
+use crate::handler::HandlerError;
 use crate::store::claim::Claimed;
 use crate::store::complete::ReduceInput;
 use crate::store::state::{Phase, SplitStatus};
@@ -9,11 +9,10 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use tokio::process::Command;
 
 /// The object. Ids are texts: not every language has whole numbers of 64 bits.
 #[derive(Serialize)]
-pub(super) struct Request<'a> {
+pub(in crate::worker) struct Request<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<u64>,
     task_id: String,
@@ -45,7 +44,7 @@ struct Input<'a> {
 
 impl<'a> Request<'a> {
     /// `id`: how an answer names it, where one process has several.
-    pub(super) fn new(split: &'a Claimed, id: Option<u64>) -> Self {
+    pub(in crate::worker) fn new(split: &'a Claimed, id: Option<u64>) -> Self {
         Self {
             id,
             task_id: split.task_id.to_string(),
@@ -68,7 +67,7 @@ impl<'a> Request<'a> {
     }
 
     /// The object as one line without its end. A reduce's is left open, for its inputs.
-    pub(super) fn line(&self) -> serde_json::Result<Vec<u8>> {
+    pub(in crate::worker) fn line(&self) -> serde_json::Result<Vec<u8>> {
         let mut line = serde_json::to_vec(self)?;
         if self.phase == Phase::Reduce {
             line.pop();
@@ -79,18 +78,18 @@ impl<'a> Request<'a> {
 }
 
 /// The inputs of a reduce, a page at a time.
-pub(super) struct Inputs<'a> {
+pub(in crate::worker) struct Inputs<'a> {
     calls: &'a Calls,
     after: i32,
 }
 
 impl<'a> Inputs<'a> {
-    pub(super) fn new(calls: &'a Calls) -> Self {
+    pub(in crate::worker) fn new(calls: &'a Calls) -> Self {
         Self { calls, after: 0 }
     }
 
     /// Adds the next page to the open object. After the last it closes the object, and is false.
-    pub(super) async fn add_to(&mut self, line: &mut Vec<u8>) -> Result<bool, HandlerError> {
+    pub(in crate::worker) async fn add_to(&mut self, line: &mut Vec<u8>) -> Result<bool, HandlerError> {
         let page = self.calls.inputs(self.after).await?;
         let Some(last) = page.last() else {
             line.extend_from_slice(b"]}");
@@ -109,31 +108,5 @@ impl<'a> Inputs<'a> {
         }
         self.after = last.split_no;
         Ok(true)
-    }
-}
-
-/// The variables of a command that is started for one split.
-pub(super) fn set_variables(command: &mut Command, context: &Context<'_>) {
-    let Claimed {
-        split_id, task_id, phase, split_no, split_count, attempt, max_attempts, token, epoch, ..
-    } = context.claimed();
-    command
-        .env("DIVVY_TASK_ID", task_id.to_string())
-        .env("DIVVY_SPLIT_ID", split_id.to_string())
-        .env("DIVVY_TASK_TYPE", context.task_type())
-        .env("DIVVY_PHASE", phase.as_str())
-        .env("DIVVY_SPLIT_NO", split_no.to_string())
-        .env("DIVVY_SPLIT_COUNT", split_count.to_string())
-        .env("DIVVY_ATTEMPT", attempt.to_string())
-        .env("DIVVY_MAX_ATTEMPTS", max_attempts.to_string())
-        .env("DIVVY_EPOCH", epoch.to_string())
-        .env("DIVVY_TOKEN", token.to_string())
-        .env("DIVVY_IDEMPOTENCY_KEY", context.idempotency_key());
-    // A trace of divvy's own process is not the task's.
-    for (name, value) in [("TRACEPARENT", context.traceparent()), ("TRACESTATE", context.tracestate())] {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
     }
 }
