@@ -37,6 +37,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use tokio::runtime::{Builder, Runtime};
 
 /// divvy: a task queue and batch service that lives in the Postgres you already have.
 #[derive(Parser)]
@@ -74,6 +75,9 @@ impl Global {
         config::Database::new(self.database_url.clone(), self.database_direct_url.clone())
     }
 }
+
+/// The number of threads, as the runtime reads it by itself.
+const THREADS: &str = "TOKIO_WORKER_THREADS";
 
 #[derive(Subcommand)]
 enum Command {
@@ -139,6 +143,16 @@ impl Command {
     fn stays(&self) -> bool {
         matches!(self, Self::Serve(_))
     }
+
+    /// A worker of this program only waits, for the database and for those who do the work: more threads than one are in each
+    /// other's way, and in the database's. `TOKIO_WORKER_THREADS` overrules it.
+    fn runtime(&self) -> std::io::Result<Runtime> {
+        let mut builder = Builder::new_multi_thread();
+        if matches!(self, Self::Worker(_) | Self::Bench(_)) && std::env::var_os(THREADS).is_none() {
+            builder.worker_threads(1);
+        }
+        builder.enable_all().build()
+    }
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
@@ -171,10 +185,11 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
 }
 
 /// The whole program: reads the arguments, runs the command, says what went wrong, and returns the exit code.
-pub async fn main() -> ExitCode {
+pub fn main() -> ExitCode {
     let cli = Cli::parse();
     crate::telemetry::init(cli.global.verbose.saturating_add(u8::from(cli.command.stays())));
-    match run(cli).await {
+    let ended = cli.command.runtime().map_err(Into::into).and_then(|runtime| runtime.block_on(run(cli)));
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("divvy: {}", told(&error));
