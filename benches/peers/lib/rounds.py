@@ -27,7 +27,7 @@ class Program:
         self.system = system
         try:
             self.process = subprocess.Popen(
-                [*system.command(), *words], env={**os.environ, "DATABASE_URL": url},
+                [*system.command(), *words], env={**os.environ, **system.settings(), "DATABASE_URL": url},
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         except OSError as error:
             raise Skipped(f"{system.command()[0]}: {error.strerror}") from None

@@ -22,6 +22,11 @@ class System:
     flat: bool = False  # whether the held snapshot is shown without asking for it
     keeps: bool = True  # whether a finished job can still be asked for
     no_peer: str | None = None  # shown, but no job queue: never the best peer
+    threads: int | None = None  # of its runtime, where the default of one for each core is slower
+
+    def settings(self):
+        """Of its environment."""
+        return {"TOKIO_WORKER_THREADS": str(self.threads)} if self.threads else {}
 
     def command(self):
         if self.kind == "rust":
@@ -36,11 +41,12 @@ class System:
 
 
 SYSTEMS = [
-    System("divvy", "rust", "divvy", "peers-divvy", "history kept; every split acknowledged", True),
+    System("divvy", "rust", "divvy", "peers-divvy", "history kept; every split acknowledged", True,
+           threads=1),
     System("floor", "rust", "", "peers-floor",
            "hand-written SQL s_fused: history kept, no leases renewed, no retries, no product", True, no_peer="floor"),
     System("graphile_worker", "rust", "graphile_worker", "peers-graphile-worker",
-           "row deleted on success; completions wait in memory for 5 ms", True, keeps=False),
+           "row deleted on success; completions wait in memory for 5 ms", True, keeps=False, threads=1),
     System("riverqueue", "rust", "riverqueue", "peers-riverqueue", "history kept (24 h); every job acknowledged"),
     System("awa", "rust", "awa", "peers-awa",
            "history kept until its segment rotates; every job acknowledged, compact receipts", True),
