@@ -187,7 +187,7 @@ end $$;
 create or replace function divvy.heartbeat(worker uuid, split_ids bigint[], tokens bigint[], lease interval default null)
 returns table (split_id bigint, verdict text)
 language plpgsql security definer set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set plan_cache_mode = force_generic_plan set jit = off as $$
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan set jit = off as $$
 #variable_conflict use_column
 declare
     v_now timestamptz := divvy.clock();

@@ -53,6 +53,8 @@ async fn hot_calls(m: &mut Measured, case: &'static str) {
 async fn exchange(m: &mut Measured, task_type: &str) {
     let claimed = m.claim(task_type, "a third claim").await;
     let tokens: Vec<String> = claimed.iter().map(|s| s.token.to_string()).collect();
+    let held = format!("'{}', '{{{}}}', '{{{}}}'", m.hand.worker, ids(&claimed), tokens.join(","));
+    m.run(&format!("divvy.heartbeat({held})")).await;
     m.begin().await;
     let taken: i64 = m
         .hand
