@@ -36,8 +36,8 @@ async fn a_stop_waits_for_requests_under_way() {
     let task = enqueue(pushed.pool(), json!({}), json!({})).await;
     until("it is under way", async || pushed.receiver.count() == 1).await;
     pushed.stop.cancel();
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(!pushed.run.as_ref().unwrap().is_finished());
+    let early = tokio::time::timeout(Duration::from_millis(200), pushed.run.as_mut().unwrap()).await;
+    assert!(early.is_err(), "it ended with a request under way");
     go.notify_one();
     assert_eq!(pushed.stop().await.succeeded, 1);
     assert_eq!(ended(pushed.pool(), task).await.1, "in time");
