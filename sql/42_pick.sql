@@ -95,7 +95,7 @@ end $$;
 -- The same of one type. A session remembers in a setting of its own where it has come in each lane, and which lanes it found
 -- work in: hints, which a rollback takes back with the claim, and which are never needed for correctness. It looks at all
 -- lanes fifty times a second. It looks for stragglers, from the marks (everything below is finished for good) to its position,
--- once a second. It does both at once when it found too little; but the latter gets at most a tenth of its time: a mark
+-- once a second. It does both at once when it found nothing; but the latter gets at most a tenth of its time: a mark
 -- that an open producer holds back costs workers little.
 create or replace function divvy.pick_type(t divvy.task_type, p_want int, p_room bigint, p_now timestamptz, p_remember boolean) returns divvy.part[]
 language plpgsql as $$
@@ -151,7 +151,7 @@ begin
         exit when v_fresh;
         v_fresh := true;
     end loop;
-    if p_want > 0 and p_room > 0 and (v_behind or v_started >= v_may_behind_at) then
+    if p_want > 0 and p_room > 0 and (v_behind or (v_parts = '{}' and v_started >= v_may_behind_at)) then
         v_parts := v_parts || divvy.pick_stragglers(t, coalesce(v_looked, divvy.raise_marks(t.name)), v_began, p_want, p_room, v_looked is null);
         v_behind := true;
     end if;

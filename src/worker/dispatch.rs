@@ -36,6 +36,8 @@ pub(super) struct Dispatcher {
     signals: Arc<Signals>,
     leases: Arc<Leases>,
     lanes: Vec<Lane>,
+    /// Of all lanes together.
+    slots: usize,
     running: JoinSet<(Ended, Duration)>,
     /// Which lane and split each running task is for: a task that ends badly can't say so itself.
     whose: HashMap<Id, (usize, SplitId, Token)>,
@@ -78,6 +80,7 @@ impl Dispatcher {
             core,
             signals,
             leases,
+            slots: lanes.iter().map(Lane::slots).sum(),
             lanes,
             running: JoinSet::new(),
             whose: HashMap::new(),
@@ -237,24 +240,27 @@ impl Dispatcher {
 
     /// Begins a round if there is something to say or to ask. While one is under way finished splits gather, so batches
     /// grow with the load and a lone split doesn't wait. When many have gathered, a second round completes them beside the
-    /// one that claims: two claims at once would only be in each other's way.
+    /// one that claims. It claims too where all slots are too few to gather many: what two claims at once are in each
+    /// other's way costs less there than waiting.
     fn begin_round(&mut self) {
         if self.not_before.is_some() || self.rounds.len() >= 2 {
             return;
         }
         let beside = !self.rounds.is_empty();
         let claiming = self.flights.values().any(|flight| !flight.asked.is_empty());
-        if beside && claiming && self.finished.len() < ROUND_BESIDE_LEAST {
+        let least = self.slots.min(ROUND_BESIDE_LEAST);
+        if beside && claiming && self.finished.len() < least {
             return;
         }
         // Two rounds that end parts of one lease would find it locked, and leave its end to a duty.
         let theirs: HashSet<Token> =
             self.flights.values().flat_map(|flight| flight.batch.iter().map(|one| one.token)).collect();
         let free = self.finished.iter().filter(|one| !theirs.contains(&one.token)).count();
-        if beside && claiming && free < ROUND_BESIDE_LEAST {
+        if beside && claiming && free < least {
             return;
         }
-        let ask = if !claiming && (self.hungry || !self.finished.is_empty()) { self.ask() } else { None };
+        let may_claim = !claiming || self.slots < ROUND_BESIDE_LEAST;
+        let ask = if may_claim && (self.hungry || !self.finished.is_empty()) { self.ask() } else { None };
         if ask.is_none() && (free == 0 || (beside && !claiming)) {
             return;
         }

@@ -53,6 +53,10 @@ impl Lane {
         }
     }
 
+    pub(super) fn slots(&self) -> usize {
+        self.slots
+    }
+
     /// How many splits to ask for: the free slots, and as many again ahead when splits are short.
     pub(super) fn room(&self) -> usize {
         let ahead = if self.is_short() { self.slots } else { 0 };
