@@ -171,14 +171,15 @@ begin
     return v_rest is null;
 end $$;
 
--- What a lease names besides. By hash, whatever the statistics say: both sides may be thousands.
+-- What a lease names besides, in its order. By hash, whatever the statistics say: both sides may be thousands.
 create or replace function divvy.others(l divvy.lease, p_ids bigint[]) returns table (id bigint, place tid)
 language plpgsql stable rows 100 set enable_nestloop = off set enable_mergejoin = off set enable_hashjoin = on as $$
 #variable_conflict use_column
 begin
     return query
-    select s.id, s.place from unnest(l.split_ids, l.places) s (id, place)
-    where not exists (select from unnest(p_ids) d (id) where d.id = s.id);
+    select s.id, s.place from unnest(l.split_ids, l.places) with ordinality s (id, place, n)
+    where not exists (select from unnest(p_ids) d (id) where d.id = s.id)
+    order by s.n;
 end $$;
 
 -- Says that the worker lives, renews exactly the leases of the given tokens, and hears orders: a row for each

@@ -67,16 +67,26 @@ begin
 end $$;
 
 -- The same round trip for divvy's own worker, without JSON: first a row with the verdicts in the order given (null: all
--- ok), then a row for each part taken (max 0: only completes). Errors and locks: as complete_many and claim.
+-- ok), then a row for each part taken (max 0: only completes). runs: splits without results, as divvy.finish_runs takes them; their
+-- verdicts follow. Who gives it, if only {}, is answered briefly: of a part of a stretch (lane over 20) split_ids are the first and the
+-- last, split_nos the first, and where rule says what the payloads are, they are left out. Errors and locks: as complete_many and claim.
 create or replace function divvy.exchange(worker uuid, split_ids bigint[], tokens bigint[], results jsonb, task_types text[], max int,
-    lease interval default null, per_type int[] default null)
+    lease interval default null, per_type int[] default null, runs bigint[] default null)
 returns table (verdicts text[], part divvy.part)
 language plpgsql security definer rows 10 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off
 set enable_mergejoin = off set plan_cache_mode = force_generic_plan set jit = off set intervalstyle = postgres as $$
+declare
+    v_runs text[];
 begin
     verdicts := divvy.finish(split_ids, tokens, results);
-    if 'ok' = all (verdicts) then
+    if runs <> '{}' then
+        v_runs := divvy.finish_runs(runs);
+    end if;
+    if 'ok' = all (verdicts) and (v_runs is null or 'ok' = all (v_runs)) then
         verdicts := null;
+    elsif runs <> '{}' then
+        verdicts := verdicts || coalesce(v_runs, array_fill('ok'::text, array[(
+            select sum(runs[3 * i] - runs[3 * i - 1] + 1) from generate_series(1, cardinality(runs) / 3) i)::int]));
     end if;
     return next;
     if exchange.max = 0 then
@@ -84,6 +94,11 @@ begin
     end if;
     verdicts := null;
     foreach part in array divvy.take(exchange.worker, exchange.task_types, exchange.max, exchange.lease, exchange.per_type) loop
+        if runs is null then
+            part := (divvy.at_full_length(array[part]))[1];
+        elsif part.lane > 20 then
+            part.split_ids := array[part.split_ids[1], part.split_ids[cardinality(part.split_ids)]];
+        end if;
         return next;
     end loop;
 end $$;

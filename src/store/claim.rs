@@ -1,10 +1,11 @@
 //! Taking splits, and taking the next ones in the round trip that completes the last.
 
 mod part;
+mod rule;
 
 use crate::Result;
 use crate::id::{SplitId, TaskId, Token};
-use crate::store::complete::Finished;
+use crate::store::complete::{Batch, Finished};
 use crate::store::state::{Completed, Phase};
 use crate::store::{interval, seconds};
 use chrono::{DateTime, Utc};
@@ -125,26 +126,25 @@ pub struct Exchange {
 /// # Errors
 /// As [`claim`] and [`crate::store::complete::complete_many`]; neither half has happened then.
 pub async fn exchange(executor: impl PgExecutor<'_>, finished: &[Finished], ask: &Ask) -> Result<Exchange> {
-    let (splits, tokens, results) = crate::store::complete::columns(finished);
-    let rows = sqlx::query("select verdicts, (part).* from divvy.exchange($1, $2, $3, $4, $5, $6, $7, $8)")
-        .bind(ask.worker)
-        .bind(splits)
-        .bind(tokens)
-        .bind(results)
-        .bind(&ask.task_types)
-        .bind(ask.max())
-        .bind(ask.lease.map(interval))
-        .bind(&ask.per_type)
-        .fetch_all(executor)
-        .await?;
+    let batch = Batch::new(finished);
+    let rows =
+        sqlx::query("select verdicts, (part).* from divvy.exchange($1, $2, $3, $4, $5, $6, $7, $8, $9)")
+            .bind(ask.worker)
+            .bind(&batch.splits)
+            .bind(&batch.tokens)
+            .bind(&batch.results)
+            .bind(&ask.task_types)
+            .bind(ask.max())
+            .bind(ask.lease.map(interval))
+            .bind(&ask.per_type)
+            .bind(&batch.runs)
+            .fetch_all(executor)
+            .await?;
     let mut answer = Exchange::default();
-    for (at, row) in rows.iter().enumerate() {
-        if at > 0 {
-            part::unfold(row, &mut answer.claimed)?;
-            continue;
-        }
-        let verdicts: Option<Vec<Completed>> = row.try_get("verdicts")?;
-        answer.completed = crate::store::complete::each(finished, verdicts);
+    let Some((first, parts)) = rows.split_first() else { return Ok(answer) };
+    answer.completed = batch.each(first.try_get("verdicts")?);
+    for part in parts {
+        part::unfold(part, &mut answer.claimed)?;
     }
     Ok(answer)
 }

@@ -11,6 +11,11 @@ use sqlx::PgExecutor;
 use sqlx::types::Json;
 use std::time::Duration;
 
+/// Ids of splits of large tasks lie above all others (`divvy.id_256` and its like).
+const LARGE_FROM: i64 = 1 << 50;
+/// Fewer cost less one by one.
+const RUN_LEAST: usize = 8;
+
 /// A split whose work is done, with its result.
 #[derive(Debug, Clone)]
 pub struct Finished {
@@ -50,19 +55,60 @@ pub async fn complete(
 }
 
 /// What the splits returned, in one JSON array; null for nothing.
-pub(crate) type Results<'r> = Option<Json<Vec<Option<&'r RawValue>>>>;
+type Results<'r> = Option<Json<Vec<Option<&'r RawValue>>>>;
 
-/// The columns of a batch: ids, tokens and one JSON array of the results (drivers flatten arrays of
-/// JSON, so the protocol has none).
-pub(crate) fn columns(finished: &[Finished]) -> (Vec<SplitId>, Vec<Token>, Results<'_>) {
-    (
-        finished.iter().map(|one| one.split_id).collect(),
-        finished.iter().map(|one| one.token).collect(),
-        finished
+/// A batch as `divvy.exchange` takes it: ids, tokens and one JSON array of the results (drivers flatten arrays of
+/// JSON, so the protocol has none); and runs of splits of large tasks, in which a split costs nothing.
+pub(crate) struct Batch<'f> {
+    pub(crate) splits: Vec<SplitId>,
+    pub(crate) tokens: Vec<Token>,
+    pub(crate) results: Results<'f>,
+    /// Token, first and last id of each.
+    pub(crate) runs: Vec<i64>,
+    /// In the order of the verdicts.
+    order: Vec<SplitId>,
+}
+
+impl<'f> Batch<'f> {
+    /// By token and id, as the database wants runs, and as it looks leases up.
+    pub(crate) fn new(finished: &'f [Finished]) -> Self {
+        let mut sorted: Vec<&Finished> = finished.iter().collect();
+        sorted.sort_unstable_by_key(|one| (one.token.0, one.split_id.0));
+        let (mut single, mut runs, mut in_runs) = (Vec::new(), Vec::new(), Vec::new());
+        for run in sorted.chunk_by(|one, next| adjoin(one, next)) {
+            if run.len() < RUN_LEAST {
+                single.extend_from_slice(run);
+                continue;
+            }
+            runs.extend([run[0].token.0, run[0].split_id.0, run[run.len() - 1].split_id.0]);
+            in_runs.extend(run.iter().map(|one| one.split_id));
+        }
+        let splits: Vec<SplitId> = single.iter().map(|one| one.split_id).collect();
+        let tokens = single.iter().map(|one| one.token).collect();
+        let results = single
             .iter()
             .any(|one| one.result.is_some())
-            .then(|| Json(finished.iter().map(|one| one.result.as_deref()).collect())),
-    )
+            .then(|| Json(single.iter().map(|one| one.result.as_deref()).collect()));
+        let order = splits.iter().copied().chain(in_runs).collect();
+        Self { splits, tokens, results, runs, order }
+    }
+
+    /// Splits and their verdicts; none: all went well.
+    pub(crate) fn each(self, verdicts: Option<Vec<Completed>>) -> Vec<(SplitId, Completed)> {
+        match verdicts {
+            Some(verdicts) => self.order.into_iter().zip(verdicts).collect(),
+            None => self.order.into_iter().map(|split| (split, Completed::Ok)).collect(),
+        }
+    }
+}
+
+/// Whether two that follow each other are of one run.
+fn adjoin(one: &Finished, next: &Finished) -> bool {
+    one.split_id.0 >= LARGE_FROM
+        && one.token == next.token
+        && one.split_id.0 + 1 == next.split_id.0
+        && one.result.is_none()
+        && next.result.is_none()
 }
 
 /// Finishes a batch, with a verdict for each instead of an error: `divvy.exchange` without a claim, since
@@ -74,20 +120,16 @@ pub async fn complete_many(
     executor: impl PgExecutor<'_>,
     finished: &[Finished],
 ) -> Result<Vec<(SplitId, Completed)>> {
-    let (splits, tokens, results) = columns(finished);
-    let query = "select verdicts from divvy.exchange(null, $1, $2, $3, '{}', 0)";
-    let verdicts =
-        sqlx::query_scalar(query).bind(splits).bind(tokens).bind(results).fetch_one(executor).await?;
-    Ok(each(finished, verdicts))
-}
-
-/// Splits and their verdicts; none: all went well.
-pub(crate) fn each(finished: &[Finished], verdicts: Option<Vec<Completed>>) -> Vec<(SplitId, Completed)> {
-    let splits = finished.iter().map(|one| one.split_id);
-    match verdicts {
-        Some(verdicts) => splits.zip(verdicts).collect(),
-        None => splits.map(|split| (split, Completed::Ok)).collect(),
-    }
+    let batch = Batch::new(finished);
+    let query = "select verdicts from divvy.exchange(null, $1, $2, $3, '{}', 0, runs => $4)";
+    let verdicts = sqlx::query_scalar(query)
+        .bind(&batch.splits)
+        .bind(&batch.tokens)
+        .bind(&batch.results)
+        .bind(&batch.runs)
+        .fetch_one(executor)
+        .await?;
+    Ok(batch.each(verdicts))
 }
 
 /// `divvy.fail`: records a failed attempt; `retry` false stops the split for good.
@@ -260,4 +302,37 @@ pub async fn reduce_inputs(
     .bind(max)
     .fetch_all(executor)
     .await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_adjoins_goes_in_runs_and_verdicts_find_their_splits() {
+        let finished = |id: i64, token: i64, result: Option<&str>| Finished {
+            split_id: SplitId(id),
+            token: Token(token),
+            result: result.map(|text| RawValue::from_string(text.to_owned()).unwrap()),
+        };
+        let mut all: Vec<Finished> =
+            (0..20).rev().map(|n| finished(LARGE_FROM + n, 7, (n == 9).then_some("1"))).collect();
+        all.extend((1..30).map(|id| finished(id, 8, None)));
+        all.extend((30..35).map(|n| finished(LARGE_FROM + n, 7, None)));
+        let batch = Batch::new(&all);
+        let at = |n: i64| LARGE_FROM + n;
+        assert_eq!(batch.runs, [7, at(0), at(8), 7, at(10), at(19)]);
+        let single: Vec<i64> = batch.splits.iter().map(|id| id.0).collect();
+        let expected: Vec<i64> = [9, 30, 31, 32, 33, 34].map(at).into_iter().chain(1..30).collect();
+        assert_eq!(single, expected);
+        assert_eq!(batch.tokens.len(), 35);
+        assert_eq!(batch.results.as_ref().map(|results| results.0.len()), Some(35));
+        let mut verdicts = vec![Completed::Ok; 54];
+        verdicts[0] = Completed::Lost;
+        verdicts[35 + 9] = Completed::Cancelled;
+        let each = batch.each(Some(verdicts));
+        assert_eq!(each.len(), 54);
+        assert_eq!(each[0], (SplitId(at(9)), Completed::Lost));
+        assert_eq!(each[44], (SplitId(at(10)), Completed::Cancelled));
+    }
 }

@@ -2,6 +2,7 @@
 
 mod dropped;
 mod lookup;
+mod runs;
 
 use crate::lease::let_time_pass;
 use crate::support::clock::Clock;

@@ -162,6 +162,28 @@ impl Handler for Sum {
 }
 
 #[tokio::test]
+async fn a_share_that_a_rule_says_is_what_the_database_shows() {
+    let db = TestDb::new().await;
+    let running = start(&db, act(|_, share| Box::pin(async move { Ok(Outcome::Complete(share)) })));
+    let far = i64::MAX - 5;
+    let tasks = [
+        NewTask::new("act", json!({})).split_count(50),
+        NewTask::new("act", json!({})).split_range(-17..300, 7),
+        NewTask::new("act", json!({})).split_range(far - 100..far, 3),
+    ];
+    for task in tasks {
+        let task = enqueue(&db, task).await;
+        assert_eq!(end_of(&db, task).await.status, TaskStatus::Succeeded);
+        let odd = "select count(*) from divvy.split where task_id = $1 and result is distinct from payload";
+        assert_eq!(scalar::<i64>(db.pool(), odd, task).await, 0);
+        assert!(
+            scalar::<i64>(db.pool(), "select count(*) from divvy.ended where share_of = $1", task).await > 0
+        );
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn many_splits_over_two_workers_are_each_counted_once() {
     let db = TestDb::new().await;
     let worker = || Worker::builder(db.pool().clone()).handler(Sum).slots(64).build().unwrap();

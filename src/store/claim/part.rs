@@ -1,6 +1,7 @@
 //! What a claim takes from one lane: a column an array, since rows would cost more than all else of a claim.
 
 use super::Claimed;
+use super::rule::Rule;
 use crate::Result;
 use crate::id::{SplitId, TaskId, Token};
 use crate::store::state::Phase;
@@ -13,6 +14,9 @@ use sqlx::postgres::types::PgInterval;
 use sqlx::types::Json;
 use std::sync::Arc;
 
+/// Above these, splits have no rows.
+const LANES_OF_ROWS: i16 = 20;
+
 /// JSON columns; what users wrote stays unparsed.
 type Documents = Option<Vec<Option<Json<Box<RawValue>>>>>;
 
@@ -21,10 +25,14 @@ pub(super) fn unfold(row: &PgRow, claimed: &mut Vec<Claimed>) -> Result<()> {
     let task_type: Arc<str> = row.try_get::<&str, _>("task_type")?.into();
     let token: Token = row.try_get("token")?;
     let lease_until: DateTime<Utc> = row.try_get("lease_until")?;
-    let splits: Vec<SplitId> = row.try_get("split_ids")?;
+    let mut splits: Vec<SplitId> = row.try_get("split_ids")?;
     let tasks: Vec<TaskId> = row.try_get("task_ids")?;
     let phases: Vec<Phase> = row.try_get("phases")?;
-    let split_nos: Vec<i32> = row.try_get("split_nos")?;
+    let mut split_nos: Vec<i32> = row.try_get("split_nos")?;
+    let rule: Option<Json<Rule>> = row.try_get("rule")?;
+    if row.try_get::<i16, _>("lane")? > LANES_OF_ROWS {
+        (splits, split_nos) = run_of(&splits, &split_nos)?;
+    }
     let split_counts: Vec<i32> = row.try_get("split_counts")?;
     let attempts: Vec<i32> = row.try_get("attempts")?;
     let max_attempts: Vec<i32> = row.try_get("max_attempts")?;
@@ -61,7 +69,10 @@ pub(super) fn unfold(row: &PgRow, claimed: &mut Vec<Claimed>) -> Result<()> {
             token,
             lease_until,
             payload: take(&mut payloads, at),
-            split_payload: take(&mut split_payloads, at),
+            split_payload: match &rule {
+                Some(Json(rule)) => rule.payload(split_no),
+                None => take(&mut split_payloads, at),
+            },
             checkpoint: take(&mut checkpoints, at),
             headers: take(&mut headers, at),
             epoch,
@@ -71,6 +82,18 @@ pub(super) fn unfold(row: &PgRow, claimed: &mut Vec<Claimed>) -> Result<()> {
         });
     }
     Ok(())
+}
+
+/// Ids and numbers of a part of a stretch, of which the first and the last id are said, and the first number.
+fn run_of(ids: &[SplitId], nos: &[i32]) -> Result<(Vec<SplitId>, Vec<i32>)> {
+    let ([first, last], [no]) = (ids, nos) else {
+        let message =
+            format!("divvy.exchange answered {} ids and {} numbers for a run", ids.len(), nos.len());
+        return Err(Error::new(ErrorKind::Protocol, message));
+    };
+    let ids: Vec<SplitId> = (first.0..=last.0).map(SplitId).collect();
+    let nos = (*no..).take(ids.len()).collect();
+    Ok((ids, nos))
 }
 
 /// The value of a split; a column with one value has it for all.

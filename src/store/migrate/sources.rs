@@ -35,6 +35,7 @@ pub const MIGRATIONS: &[Source] = sources![
     "migrations/0010_keys.sql",
     "migrations/0011_operating.sql",
     "migrations/0012_http_handlers.sql",
+    "migrations/0013_runs.sql",
 ];
 
 /// The rules: functions and views, in the order in which they are applied.
@@ -55,6 +56,7 @@ pub const RULES: &[Source] = sources![
     "sql/47_rowless.sql",
     "sql/48_dropped.sql",
     "sql/50_complete.sql",
+    "sql/51_run.sql",
     "sql/55_attempt.sql",
     "sql/57_callback.sql",
     "sql/60_reduce.sql",

@@ -68,6 +68,31 @@ async fn exchange(m: &mut Measured, task_type: &str) {
         .await;
     m.end("exchange").await;
     assert_eq!(taken, BATCH as i64);
+    if task_type == "large" {
+        runs(m, task_type).await;
+    }
+}
+
+/// The same in runs.
+async fn runs(m: &mut Measured, task_type: &str) {
+    let mut claimed = m.claim(task_type, "a fourth claim").await;
+    claimed.sort_by_key(|split| (split.token, split.split_id));
+    let runs: Vec<String> = claimed
+        .chunk_by(|one, next| one.token == next.token)
+        .map(|run| format!("{},{},{}", run[0].token, run[0].split_id, run[run.len() - 1].split_id))
+        .collect();
+    m.begin().await;
+    let answers: i64 = m
+        .hand
+        .get(&format!(
+            "select count(*) from divvy.exchange('{}', '{{}}', '{{}}', null, '{{{task_type}}}', {BATCH}, runs => '{{{}}}')
+              where verdicts is null",
+            m.hand.worker,
+            runs.join(",")
+        ))
+        .await;
+    m.end("exchange of runs").await;
+    assert!(answers > 1, "all ended, and more were taken");
 }
 
 async fn singles(m: &mut Measured, task_type: &str) {
