@@ -70,19 +70,21 @@ pub(crate) struct Batch<'f> {
 }
 
 impl<'f> Batch<'f> {
-    /// By token and id, as the database wants runs, and as it looks leases up.
+    /// Runs are sought by token and id; all other splits keep their order, which is mostly that of their lease.
     pub(crate) fn new(finished: &'f [Finished]) -> Self {
-        let mut sorted: Vec<&Finished> = finished.iter().collect();
-        sorted.sort_unstable_by_key(|one| (one.token.0, one.split_id.0));
-        let (mut single, mut runs, mut in_runs) = (Vec::new(), Vec::new(), Vec::new());
-        for run in sorted.chunk_by(|one, next| adjoin(one, next)) {
-            if run.len() < RUN_LEAST {
-                single.extend_from_slice(run);
-                continue;
+        let mut sorted: Vec<usize> = (0..finished.len()).filter(|at| may_run(&finished[*at])).collect();
+        sorted.sort_unstable_by_key(|at| (finished[*at].token.0, finished[*at].split_id.0));
+        let (mut runs, mut in_runs, mut is_in_run) = (Vec::new(), Vec::new(), vec![false; finished.len()]);
+        for run in sorted.chunk_by(|one, next| adjoin(&finished[*one], &finished[*next])) {
+            let (first, last) = (&finished[run[0]], &finished[run[run.len() - 1]]);
+            if run.len() >= RUN_LEAST {
+                runs.extend([first.token.0, first.split_id.0, last.split_id.0]);
+                in_runs.extend(run.iter().map(|at| finished[*at].split_id));
+                run.iter().for_each(|at| is_in_run[*at] = true);
             }
-            runs.extend([run[0].token.0, run[0].split_id.0, run[run.len() - 1].split_id.0]);
-            in_runs.extend(run.iter().map(|one| one.split_id));
         }
+        let single: Vec<&Finished> =
+            finished.iter().zip(is_in_run).filter(|(_, in_run)| !in_run).map(|(one, _)| one).collect();
         let splits: Vec<SplitId> = single.iter().map(|one| one.split_id).collect();
         let tokens = single.iter().map(|one| one.token).collect();
         let results = single
@@ -102,13 +104,13 @@ impl<'f> Batch<'f> {
     }
 }
 
-/// Whether two that follow each other are of one run.
+/// Whether a split may be one of a run.
+fn may_run(one: &Finished) -> bool {
+    one.split_id.0 >= LARGE_FROM && one.result.is_none()
+}
+
 fn adjoin(one: &Finished, next: &Finished) -> bool {
-    one.split_id.0 >= LARGE_FROM
-        && one.token == next.token
-        && one.split_id.0 + 1 == next.split_id.0
-        && one.result.is_none()
-        && next.result.is_none()
+    one.token == next.token && one.split_id.0 + 1 == next.split_id.0
 }
 
 /// Finishes a batch, with a verdict for each instead of an error: `divvy.exchange` without a claim, since
@@ -323,7 +325,7 @@ mod tests {
         let at = |n: i64| LARGE_FROM + n;
         assert_eq!(batch.runs, [7, at(0), at(8), 7, at(10), at(19)]);
         let single: Vec<i64> = batch.splits.iter().map(|id| id.0).collect();
-        let expected: Vec<i64> = [9, 30, 31, 32, 33, 34].map(at).into_iter().chain(1..30).collect();
+        let expected: Vec<i64> = [at(9)].into_iter().chain(1..30).chain((30..35).map(at)).collect();
         assert_eq!(single, expected);
         assert_eq!(batch.tokens.len(), 35);
         assert_eq!(batch.results.as_ref().map(|results| results.0.len()), Some(35));
