@@ -172,7 +172,11 @@ impl Builder {
         let lanes: Vec<_> = self
             .types
             .into_iter()
-            .map(|Served { task_type, slots, handler }| LaneSpec { task_type, slots: slots.unwrap_or(own), handler })
+            .map(|Served { task_type, slots, handler }| LaneSpec {
+                task_type,
+                slots: slots.unwrap_or(own),
+                handler,
+            })
             .collect();
         let task_types: Vec<_> = lanes.iter().map(|lane| lane.task_type.clone()).collect();
         let slots = lanes.iter().map(|lane| lane.slots).sum::<usize>();

@@ -110,7 +110,12 @@ impl Lanes {
     }
 
     /// A claimed split waits for a slot; gives it back if its type is none of ours.
-    pub(super) fn queue(&mut self, split: Box<Claimed>, held: Held, now: Instant) -> Result<(), Box<Claimed>> {
+    pub(super) fn queue(
+        &mut self,
+        split: Box<Claimed>,
+        held: Held,
+        now: Instant,
+    ) -> Result<(), Box<Claimed>> {
         let Some(&at) = self.places.get(&split.task_type) else { return Err(split) };
         if self.queued == 0 {
             self.oldest = now;
