@@ -230,7 +230,7 @@ impl Builder {
         if let Some(in_flight) = self.in_flight
             && !(1..=SLOTS_MAX).contains(&in_flight)
         {
-            faults.push(format!("it has {in_flight} splits in flight, not 1 to {SLOTS_MAX}"));
+            faults.push(format!("in_flight is {in_flight}, not 1 to {SLOTS_MAX}"));
         }
         if let Some(name) = &self.name
             && (name.is_empty() || name.chars().count() > NAME_CHARS_MAX || name.contains('\0'))
