@@ -15,7 +15,7 @@ declare
     v_room bigint := divvy.limit_of('claim answer');
     v_types constant int := cardinality(p_task_types);
     v_many constant boolean := v_types > 3;
-    v_others constant int := 10;
+    v_others constant int := least(10, p_max / 10 + 1);     -- looks that cost little beside what it takes
     v_memory text[] := string_to_array(nullif(current_setting('divvy.types_in_turn', true), ''), ' ');
     v_come int := coalesce(v_memory[1]::int, floor(random() * v_types)::int) % nullif(v_types, 0);   -- so far others were looked at
     v_may_look_at double precision := v_memory[2];
