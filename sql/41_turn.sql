@@ -55,7 +55,7 @@ begin
             if t.limited then
                 continue when v_many and not divvy.has_ready(t.name) and not exists (select from divvy.freed f where f.task_type = t.name);
                 if not limited then
-                    perform divvy.lock_limited(p_task_types);
+                    perform divvy.lock_limited(array(select x.name from unnest(p_task_types, p_per_type) x (name, room) where x.room is distinct from 0));
                     limited := true;
                 end if;
                 v_got := divvy.pick_limited(t.name, v_want, v_room, p_now);
