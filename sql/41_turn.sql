@@ -34,9 +34,9 @@ begin
     parts := '{}';
     limited := false;
     if not v_many then
-        v_places := divvy.round_from(v_come, v_types);
+        v_places := divvy.round_from(v_come, v_types, v_types);
     elsif v_places <> '{}' then
-        v_places := array(select x from unnest((divvy.round_from(v_come, v_types))[:v_others]) x where not x = any (v_places)) || v_places;
+        v_places := array(select x from unnest(divvy.round_from(v_come, v_types, least(v_others, v_types))) x where not x = any (v_places)) || v_places;
         v_come := (v_come + v_others) % v_types;
     end if;
     loop
@@ -82,7 +82,7 @@ begin
         end loop;
         exit when v_all_from is not null or not v_many or v_left <= 0 or v_room <= 0 or v_started < v_may_look_at;
         v_all_from := v_next;
-        v_places := v_places || array(select x from unnest(divvy.round_from(v_come, v_types)) x where not x = any (v_places));
+        v_places := v_places || array(select x from unnest(divvy.round_from(v_come, v_types, v_types)) x where not x = any (v_places));
     end loop;
     if v_many then
         if v_all_from is not null then
@@ -98,11 +98,11 @@ begin
     end if;
 end $$;
 
--- 1 to p_count, from the one after p_last on and round.
-create or replace function divvy.round_from(p_last int, p_count int) returns int[]
+-- So many of 1 to p_count, from the one after p_last on and round.
+create or replace function divvy.round_from(p_last int, p_count int, p_many int) returns int[]
 language plpgsql immutable parallel safe as $$
 begin
-    return array(select (p_last + n) % p_count + 1 from generate_series(0, p_count - 1) n);
+    return array(select (p_last + n) % p_count + 1 from generate_series(0, p_many - 1) n);
 end $$;
 
 -- Of one of many types. Mostly little waits in each, in one lane, and a session that has no position in it yet needs none: it begins
