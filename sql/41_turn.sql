@@ -35,8 +35,9 @@ begin
     limited := false;
     if not v_many then
         v_places := divvy.round_from(v_come, v_types, v_types);
-    elsif v_places <> '{}' then
-        v_places := array(select x from unnest(divvy.round_from(v_come, v_types, least(v_others, v_types))) x where not x = any (v_places)) || v_places;
+    elsif v_places <> '{}' or v_started < v_may_look_at then
+        v_places := array(select x from unnest(divvy.round_from(v_come, v_types, least(v_others, v_types))) x
+            where not x = any (v_places)) || v_places;
         v_come := (v_come + v_others) % v_types;
     end if;
     loop
@@ -55,7 +56,8 @@ begin
             if t.limited then
                 continue when v_many and not divvy.has_ready(t.name) and not exists (select from divvy.freed f where f.task_type = t.name);
                 if not limited then
-                    perform divvy.lock_limited(array(select x.name from unnest(p_task_types, p_per_type) x (name, room) where x.room is distinct from 0));
+                    perform divvy.lock_limited(array(select x.name from unnest(p_task_types, p_per_type) x (name, room)
+                        where x.room is distinct from 0));
                     limited := true;
                 end if;
                 v_got := divvy.pick_limited(t.name, v_want, v_room, p_now);
@@ -87,7 +89,8 @@ begin
     if v_many then
         if v_all_from is not null then
             v_come := coalesce(v_places[v_next - 1], v_come) % v_types;
-            v_may_look_at := v_started + (extract(epoch from clock_timestamp()) - v_started) * (1 + v_vain::float8 / (v_vain + cardinality(v_found) + 1));
+            v_may_look_at := v_started + (extract(epoch from clock_timestamp()) - v_started)
+                * (1 + v_vain::float8 / (v_vain + cardinality(v_found) + 1));
             v_places := v_places[:v_all_from - 1];
         end if;
         -- A claim that is full finds work enough elsewhere: who gave all that it had need not be asked soon.
