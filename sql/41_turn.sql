@@ -95,7 +95,7 @@ begin
         end if;
         -- A claim that is full finds work enough elsewhere: who gave all that it had need not be asked soon.
         perform set_config('divvy.types_in_turn', concat_ws(' ', v_come, coalesce(v_may_look_at, 0),
-            array_to_string(v_places[v_next:] || case when v_left <= 0 then v_had else v_found end, ' ')), false);
+            nullif(array_to_string(v_places[v_next:] || case when v_left <= 0 then v_had else v_found end, ' '), '')), false);
     elsif v_types > 1 then
         perform set_config('divvy.types_in_turn', coalesce(v_found[1], v_come)::text, false);
     end if;
