@@ -164,9 +164,7 @@ create or replace function divvy.finish_leased(p_ids bigint[], p_tokens bigint[]
 language plpgsql as $$
 declare
     v_all bigint[] := '{}';
-    v_ids bigint[];      -- ascending
-    v_at int[];          -- where their results are, from 0
-    v_places tid[];
+    n record;            -- of a lease: ids, ascending, their places, and where their results are (at), from 0
     v_done bigint[];
     v_tasks bigint[];
     v_sorted bigint[];   -- the ids by token, so that each lease is compared with its own splits only,
@@ -180,8 +178,7 @@ begin
     for l in select * from divvy.lease x where x.token = any (p_tokens) order by x.token, x.task_type, x.lane loop
         continue when l.written;   -- as a condition it would tempt the planner to another index
         if l.split_ids = p_ids and p_results is null then
-            v_places := l.places;
-            v_ids := array(select i from unnest(p_ids) i order by i);
+            select array(select i from unnest(p_ids) i order by i) as ids, l.places, null::int[] as at into n;
         else
             if v_sorted is null and p_tokens[1] = all (p_tokens) then
                 v_sorted := p_ids;
@@ -193,19 +190,24 @@ begin
             end if;
             v_from := width_bucket(l.token - 1, v_tokens) + 1;
             v_to := width_bucket(l.token, v_tokens);
-            select array_agg(h.id order by h.id), array_agg(h.n order by h.id), array_agg(h.place) into v_ids, v_at, v_places
-            from divvy.named(l, v_sorted[v_from:v_to], v_order[v_from:v_to]) h;
+            if l.split_ids = v_sorted[v_from:v_to] then
+                select array_agg(h.id order by h.id) as ids, l.places, array_agg(h.n order by h.id) as at into n
+                from unnest(v_sorted[v_from:v_to], v_order[v_from:v_to]) h (id, n);
+            else
+                select array_agg(h.id order by h.id) as ids, array_agg(h.place) as places, array_agg(h.n order by h.id) as at into n
+                from divvy.named(l, v_sorted[v_from:v_to], v_order[v_from:v_to]) h;
+            end if;
         end if;
         if l.share_of is not null then
-            v_done := divvy.finish_stretch(l, v_ids, v_at, p_results, p_now);
+            v_done := divvy.finish_stretch(l, n.ids, n.at, p_results, p_now);
             perform divvy.look_at(array[l.share_of]) where v_done <> '{}';
         elsif l.lane < 10 then
             with done as (
                 update divvy.task k set state = 'succeeded', status = 'succeeded', attempt = k.attempt + 1, crashes = 0, finished_at = p_now,
                     error = null, token = l.token, worker = l.worker, started_at = l.claimed_at, paused_until = null,
-                    result = case when p_results is not null then nullif(p_results -> v_at[width_bucket(k.id, v_ids)], 'null') end,
+                    result = case when p_results is not null then nullif(p_results -> n.at[width_bucket(k.id, n.ids)], 'null') end,
                     dedupe_held = k.dedupe_key is null or k.dedupe_until is not null, watched = k.deadline_at is null
-                where k.ctid = any (v_places) and k.id = v_ids[width_bucket(k.id, v_ids)]
+                where k.ctid = any (n.places) and k.id = n.ids[width_bucket(k.id, n.ids)]
                     and k.state = 'ready' and k.key between l.lo_key and l.hi_key and k.phase = 'execute'
                     and k.cancel_requested_at is null and k."then" is null and k.schedule_id is null
                     and not exists (select from divvy.task_type t where t.name = l.task_type and t."then" is not null)
@@ -216,16 +218,16 @@ begin
             with done as (
                 update divvy.share s set state = 'succeeded', attempt = s.attempt + 1, crashes = 0, finished_at = p_now,
                     error = null, token = l.token, worker = l.worker, started_at = l.claimed_at,
-                    result = case when p_results is not null then nullif(p_results -> v_at[width_bucket(s.id, v_ids)], 'null') end
-                where s.ctid = any (v_places) and s.id = v_ids[width_bucket(s.id, v_ids)]
+                    result = case when p_results is not null then nullif(p_results -> n.at[width_bucket(s.id, n.ids)], 'null') end
+                where s.ctid = any (n.places) and s.id = n.ids[width_bucket(s.id, n.ids)]
                     and s.state = 'ready' and s.key between l.lo_key and l.hi_key
                 returning s.id, s.share_of
             )
             select coalesce(array_agg(id), '{}'), array_agg(distinct share_of) into v_done, v_tasks from done;
             perform divvy.look_at(v_tasks);
         end if;
-        if cardinality(v_done) < cardinality(v_ids) and l.share_of is null then
-            perform divvy.write_down(v_ids);
+        if cardinality(v_done) < cardinality(n.ids) and l.share_of is null then
+            perform divvy.write_down(n.ids);
         end if;
         v_all := v_all || v_done;
         v_gone := divvy.shrink_lease(l, v_done);
