@@ -144,7 +144,7 @@ impl Dispatcher {
     /// One claim, its splits, their outcomes.
     pub(super) async fn once(mut self) -> Result<Summary> {
         let core = self.core.clone();
-        let ask = self.room().map(|room| self.ask(&room));
+        let ask = self.room().map(|room| room.ask(&core));
         let first = round(&core, &self.signals, &[], ask, Look::Asked).await?;
         self.take_in(first.claimed);
         self.fill_slots();
@@ -239,18 +239,6 @@ impl Dispatcher {
         self.lanes.room(ROUND_SPLITS_MAX)
     }
 
-    /// Names all types, those without room too: a claim remembers by their places which of them have work.
-    fn ask(&self, room: &Room) -> Ask {
-        let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
-        Ask {
-            worker: self.core.id,
-            task_types: self.core.task_types.clone(),
-            per_type: room.of_each.iter().map(|n| count(*n)).collect(),
-            most: count(room.together),
-            lease: self.core.lease,
-        }
-    }
-
     /// Begins a round if there is something to say or to ask. While one is under way finished splits gather, so batches
     /// grow with the load and a lone split doesn't wait. When many have gathered, a second round completes them beside the
     /// one that claims. It claims too where all slots are too few to gather many: what two claims at once are in each
@@ -290,7 +278,7 @@ impl Dispatcher {
         // By lease and in the order of its claim, as far as ids say: so the database finds a whole lease at a glance.
         batch.sort_unstable_by_key(|one| (one.token, one.split_id));
         let batch = Arc::new(batch);
-        let ask = room.as_ref().map(|room| self.ask(room));
+        let ask = room.as_ref().map(|room| room.ask(&self.core));
         let asked = room.map(|room| self.lanes.reserve(room)).unwrap_or_default();
         let flight = Flight { batch: batch.clone(), asked };
         let (core, signals) = (self.core.clone(), self.signals.clone());

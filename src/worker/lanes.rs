@@ -1,8 +1,9 @@
 //! All task types of a worker: how much they take in together, and which of them starts next.
 
+use super::Core;
 use super::lane::{AHEAD_MOST, Durations, Lane};
 use super::lease::Held;
-use crate::store::claim::Claimed;
+use crate::store::claim::{Ask, Claimed};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,20 @@ pub(super) struct Room {
     pub(super) of_each: Vec<usize>,
     /// How many of all together.
     pub(super) together: usize,
+}
+
+impl Room {
+    /// Names all types, those without room too: a claim remembers by their places which of them have work.
+    pub(super) fn ask(&self, core: &Core) -> Ask {
+        let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
+        Ask {
+            worker: core.id,
+            task_types: core.task_types.clone(),
+            per_type: self.of_each.iter().map(|n| count(*n)).collect(),
+            most: count(self.together),
+            lease: core.lease,
+        }
+    }
 }
 
 /// What a claim under way was promised.

@@ -82,7 +82,7 @@ async fn drain_and_fanin_count_what_they_did_and_stand_beside_the_floor() {
             .fetch_one(db.pool())
             .await
             .unwrap();
-    assert_eq!((left, kept), (0, 3), "tasks are gone, reports are kept");
+    assert_eq!((left, kept), (0, 5), "tasks are gone, reports are kept");
 }
 
 #[tokio::test]
