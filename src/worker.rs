@@ -18,6 +18,7 @@ mod foreign;
 mod generations;
 mod heartbeat;
 mod lane;
+mod lanes;
 mod lease;
 mod pace;
 #[cfg(feature = "cli")]
@@ -45,6 +46,7 @@ use crate::store::{Store, listen, sqlstate};
 use crate::{Error, ErrorKind, Result};
 use dispatch::Dispatcher;
 use lane::Lane;
+use lanes::Lanes;
 use lease::Leases;
 use serde_json::json;
 use signals::Signals;
@@ -102,7 +104,7 @@ impl fmt::Display for Summary {
     }
 }
 
-/// A worker process's part of divvy: some task types, some slots each.
+/// A worker process's part of divvy: some task types, and how many splits of each, and of all, run at once.
 ///
 /// ```no_run
 /// # use divvy::handler::{Context, Handler, HandlerError, Outcome};
@@ -123,6 +125,7 @@ impl fmt::Display for Summary {
 pub struct Worker {
     core: Arc<Core>,
     lanes: Vec<LaneSpec>,
+    in_flight: Option<usize>,
     listen: Option<PgPool>,
 }
 
@@ -224,8 +227,8 @@ impl Worker {
         ran
     }
 
-    fn lanes(&self) -> Vec<Lane> {
-        self.lanes.iter().map(|spec| Lane::new(spec.clone())).collect()
+    fn lanes(&self) -> Lanes {
+        Lanes::new(self.lanes.iter().map(|spec| Lane::new(spec.clone())).collect(), self.in_flight)
     }
 
     /// Registers, waiting for a database that is away. None when told to stop meanwhile.

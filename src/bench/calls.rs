@@ -133,7 +133,16 @@ impl Running {
     }
 }
 
-/// A worker of these types with `in_flight` splits at once, over all of them.
+/// How many splits a worker runs at once.
+#[derive(Debug, Clone, Copy)]
+pub enum Slots {
+    /// So many over all types, whichever have work.
+    Together(usize),
+    /// So many of each type.
+    Each(usize),
+}
+
+/// A worker of these types.
 ///
 /// # Errors
 /// When it can't be built.
@@ -141,12 +150,17 @@ pub fn worker<H: Handler + Clone>(
     pool: &PgPool,
     types: &[String],
     handler: &H,
-    in_flight: usize,
+    slots: Slots,
 ) -> Result<Worker> {
-    let slots = in_flight.div_ceil(types.len().max(1));
     let mut builder = Worker::builder(pool.clone()).name(format!("{WORKER_PREFIX}worker"));
     for name in types {
-        builder = builder.handler_as(name, handler.clone()).slots(slots);
+        builder = builder.handler_as(name, handler.clone());
+        if let Slots::Each(slots) = slots {
+            builder = builder.slots(slots);
+        }
+    }
+    if let Slots::Together(in_flight) = slots {
+        builder = builder.in_flight(in_flight);
     }
     Ok(builder.build()?)
 }

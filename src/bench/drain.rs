@@ -1,6 +1,6 @@
 //! `divvy bench drain`: single-split tasks that are there already, by one worker; beside the floor.
 
-use super::calls::{Noop, Running, worker};
+use super::calls::{Noop, Running, Slots, worker};
 use super::figure::{Figure, Series, Watch};
 use super::floor::{self, Drive, S_FUSED};
 use super::report::{Counts, Report, grouped, rounds as plural};
@@ -23,7 +23,7 @@ pub struct Options {
     /// Rounds, of divvy and of the floor in turn; figures are their medians
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: u32,
-    /// Splits the worker has at once
+    /// Splits the worker has at once, over all types
     #[arg(long, default_value_t = IN_FLIGHT, value_name = "N")]
     pub in_flight: usize,
     /// Finished splits that are there before it begins
@@ -32,9 +32,18 @@ pub struct Options {
     /// Ready splits that are there beyond those of the round
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub backlog: u64,
-    /// Task types that the splits are spread over
+    /// Task types that the splits are spread over; beside one, in turn, if there is no history and no backlog
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub types: u32,
+    /// Splits of each type the worker has at once, with no bound over all
+    #[arg(long, value_name = "N", conflicts_with = "in_flight")]
+    pub slots_each: Option<usize>,
+}
+
+impl Options {
+    fn slots(&self) -> Slots {
+        self.slots_each.map_or(Slots::Together(self.in_flight), Slots::Each)
+    }
 }
 
 /// Measures.
@@ -42,21 +51,36 @@ pub struct Options {
 /// # Errors
 /// When a step fails.
 pub async fn run(bench: &Bench, options: &Options) -> Result<Report> {
-    let Options { tasks, rounds, in_flight, history, backlog, types } = *options;
+    let Options { tasks, rounds, in_flight, history, backlog, types, slots_each } = *options;
     ensure!(in_flight > 0, "--in-flight is 0: a worker needs one slot");
-    let drive = Drive::beside(in_flight);
-    let mut divvy = Series::new("divvy", format!("divvy, {in_flight} in flight"));
+    ensure!(slots_each != Some(0), "--slots-each is 0: a worker needs one slot");
+    let at_once = slots_each.map_or(in_flight, |each| each.saturating_mul(types as usize));
+    let drive = Drive::beside(at_once);
+    let how =
+        slots_each.map_or(format!("{in_flight} in flight"), |each| format!("{each} of each type in flight"));
+    let mut divvy = Series::new("divvy", format!("divvy, {how}"));
+    let mut one_type = Series::new("one_type", format!("divvy, {in_flight} in flight, one type"));
     let mut floor = Series::new("floor", drive.name(&S_FUSED));
     let names = load::types(types);
+    let fresh = history + backlog == 0;
+    let beside_one = types > 1 && fresh;
     let mut connection = connect::connect(&bench.direct).await?;
     let mut counts = Counts::default();
     for round in 0..rounds {
-        // In turn, and the other way round each time: what a machine does meanwhile hits both.
+        // In turn, and the other way round each time: what a machine does meanwhile hits all.
         let floor_first = round % 2 == 1;
         if floor_first {
             floor.figures.push(floor::drain(bench, S_FUSED, drive, tasks).await?);
         }
-        if round == 0 || history + backlog == 0 {
+        if beside_one {
+            load::clean(&mut connection).await?;
+            load::declare(&mut connection, &load::types(1), &json!({})).await?;
+            let one = Options { types: 1, slots_each: None, ..options.clone() };
+            let (figure, counted) = drain(bench, &mut connection, &load::types(1), &one).await?;
+            one_type.figures.push(figure);
+            counts += counted;
+        }
+        if round == 0 || fresh {
             load::clean(&mut connection).await?;
             load::declare(&mut connection, &names, &json!({})).await?;
             load::history(&mut connection, &names, history, bench.payload_bytes).await?;
@@ -81,8 +105,14 @@ pub async fn run(bench: &Bench, options: &Options) -> Result<Report> {
     }
     let mut report = Report::new("drain", title, options)?;
     report.series(&divvy);
+    if beside_one {
+        report.series(&one_type);
+    }
     report.series(&floor);
     report.ratio("divvy_floor", "divvy / floor", &divvy, &floor);
+    if beside_one {
+        report.ratio("divvy_one_type", "divvy / one type", &divvy, &one_type);
+    }
     report.counts(counts);
     Ok(report)
 }
@@ -94,13 +124,13 @@ pub(super) async fn drain(
     types: &[String],
     options: &Options,
 ) -> Result<(Figure, Counts)> {
-    let Options { tasks, backlog, in_flight, .. } = *options;
+    let Options { tasks, backlog, .. } = *options;
     let (succeeded_before, open) = load::standing(connection).await?;
     let inserted = (tasks + backlog).saturating_sub(open);
     load::fill(connection, types, inserted, bench.payload_bytes).await?;
     load::vacuum(connection).await?;
     let noop = Noop::default();
-    let worker = worker(&bench.pool, types, &noop, in_flight)?;
+    let worker = worker(&bench.pool, types, &noop, options.slots())?;
     let progress = Progress::new("divvy", tasks);
     let watch = Watch::start(&bench.cpu);
     let running = Running::start(worker);

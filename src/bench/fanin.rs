@@ -1,6 +1,6 @@
 //! `divvy bench fanin`: one task of many splits to its reduce; beside the floor, and beside as many single splits.
 
-use super::calls::{Calls, Running, worker};
+use super::calls::{Calls, Running, Slots, worker};
 use super::drain::{self, IN_FLIGHT};
 use super::figure::{Figure, Series, Watch, median, rounded};
 use super::floor::{self, B_BLOCK_PK, Drive};
@@ -126,6 +126,7 @@ pub async fn run(bench: &Bench, options: &Options) -> Result<Report> {
                         in_flight,
                         history: 0,
                         backlog: 0,
+                        slots_each: None,
                         types: 1,
                     };
                     let (figure, counts) =
@@ -168,7 +169,7 @@ async fn fan_in(
         reduced: Arc::default(),
         reducing: Arc::default(),
     };
-    let worker = worker(&bench.pool, &[TASK_TYPE.to_owned()], &shares, options.in_flight)?;
+    let worker = worker(&bench.pool, &[TASK_TYPE.to_owned()], &shares, Slots::Together(options.in_flight))?;
     let progress = Progress::new("divvy, one task", splits);
     let watch = Watch::start(&bench.cpu);
     let running = Running::start(worker);

@@ -97,7 +97,15 @@ pub async fn run(bench: &Bench, options: &Options) -> Result<Report> {
     let mut counts = Counts { inserted: made, succeeded, handler_calls: done, left_ready };
     service.stop().await?;
     let mut beside = Way::new("worker", "a worker in Rust, 100 in flight");
-    let drain = drain::Options { tasks: made, rounds: 1, in_flight: CLAIM, history: 0, backlog: 0, types: 1 };
+    let drain = drain::Options {
+        tasks: made,
+        rounds: 1,
+        in_flight: CLAIM,
+        history: 0,
+        backlog: 0,
+        types: 1,
+        slots_each: None,
+    };
     let (figure, counted) = drain::drain(bench, &mut connection, &types, &drain).await?;
     beside.series.figures.push(figure);
     counts += counted;

@@ -1,6 +1,6 @@
 //! `divvy bench latency`: how soon a handler begins when a task comes to an idle worker; beside the floor.
 
-use super::calls::{Noop, Running, Seen, worker};
+use super::calls::{Noop, Running, Seen, Slots, worker};
 use super::floor::S_FUSED;
 use super::payload::{Job, payload};
 use super::pick_up::{Percentiles, Waits};
@@ -128,7 +128,7 @@ pub async fn run(bench: &Bench, options: &Options) -> Result<Report> {
         let seen = moments.clone();
         let seen: Seen = Arc::new(move |job: &Job| seen.see(job));
         let noop = Noop { seen: Some(seen), ..Noop::default() };
-        let running = Running::start(worker(&bench.pool, &types, &noop, SLOTS)?);
+        let running = Running::start(worker(&bench.pool, &types, &noop, Slots::Together(SLOTS))?);
         insert(bench, options, "divvy", &moments, &mut connection, Some(&types[0])).await?;
         running.stop().await?;
         divvy.add(&moments);

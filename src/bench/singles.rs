@@ -1,7 +1,7 @@
 //! Clients that commit one row after the other, while a worker waits for them.
 
 use super::Bench;
-use super::calls::{Noop, Running, worker};
+use super::calls::{Noop, Running, Slots, worker};
 use super::drain::IN_FLIGHT;
 use super::enqueue::Options;
 use super::figure::{Figure, Watch};
@@ -36,7 +36,8 @@ pub async fn run(bench: &Bench, options: &Options, wake: Wake, task_type: &str) 
     let heard = Arc::new(AtomicU64::new(0));
     let _listening = listen_too(bench, heard.clone()).await?;
     let noop = Noop::default();
-    let running = Running::start(worker(&bench.pool, &[task_type.to_owned()], &noop, IN_FLIGHT)?);
+    let running =
+        Running::start(worker(&bench.pool, &[task_type.to_owned()], &noop, Slots::Together(IN_FLIGHT))?);
     let stop = CancellationToken::new();
     let inserted = Arc::new(AtomicU64::new(0));
     let ready = Arc::new(Barrier::new(options.clients as usize + 1));

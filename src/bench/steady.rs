@@ -1,6 +1,6 @@
 //! `divvy bench steady`: a producer and a worker together, and what a held snapshot does to them.
 
-use super::calls::{Calls, Noop, Running, worker};
+use super::calls::{Calls, Noop, Running, Slots, worker};
 use super::drain::IN_FLIGHT;
 use super::figure::{Figure, rounded};
 use super::floor::{self, Design, Drive, S_CTID_CUR, S_FUSED, State};
@@ -217,7 +217,12 @@ fn start(
     Ok(match options.design.floor() {
         None => {
             let noop = Noop { calls: calls.clone(), seen: Some(seen) };
-            Engine::Divvy(Running::start(worker(&bench.pool, types, &noop, options.in_flight)?))
+            Engine::Divvy(Running::start(worker(
+                &bench.pool,
+                types,
+                &noop,
+                Slots::Together(options.in_flight),
+            )?))
         }
         Some(design) => {
             let state = Arc::new(State { done: calls.clone(), seen: Some(seen), ..State::default() });

@@ -14,6 +14,9 @@ use std::time::Duration;
 /// Connections for everything but the leader's duties and the types' own roles.
 const CONNECTIONS: u32 = 8;
 
+/// Splits of each type at once where nobody says otherwise.
+const SLOTS: u16 = 2;
+
 /// Arguments of `divvy worker`.
 #[derive(clap::Args)]
 #[command(group = clap::ArgGroup::new("told").args(["exec", "http"]).multiple(true))]
@@ -21,9 +24,13 @@ pub struct Args {
     /// Only these types [default: every type written in SQL; with --allow-exec every command, with --push every URL]
     #[arg(long, value_name = "TYPE", value_delimiter = ',')]
     types: Vec<String>,
-    /// Splits of each type run at once
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "N")]
-    slots: u16,
+    /// Splits of each type run at once [default: 2, or as many as --in-flight says]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "N")]
+    slots: Option<u16>,
+    /// Splits of all types together run at once, whichever have work; statements, commands and URLs are counted apart
+    /// [default: no bound but --slots]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "N")]
+    in_flight: Option<u16>,
     /// Serve --types by this command: words as in a shell, but no shell between
     #[arg(long, value_name = "COMMAND", requires = "types", conflicts_with = "allow_exec")]
     exec: Option<String>,
@@ -62,6 +69,13 @@ pub struct Args {
     /// Seconds that what has begun may take after a stop
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     grace: u64,
+}
+
+impl Args {
+    /// Of each type.
+    fn slots(&self) -> usize {
+        self.slots.or(self.in_flight).unwrap_or(SLOTS).into()
+    }
 }
 
 /// What a type may have besides execute.
@@ -149,9 +163,21 @@ fn commanded(args: &Args, exec: Exec, database: &database::Database) -> anyhow::
         .grace(Duration::from_secs(args.grace))
         .listen_through(direct);
     for task_type in &args.types {
-        builder = builder.exec(task_type, exec.clone()).slots(args.slots.into());
+        builder = builder.exec(task_type, exec.clone()).slots(args.slots());
+    }
+    if let Some(splits) = args.in_flight {
+        builder = builder.in_flight(splits.into());
     }
     Ok(builder.build()?)
+}
+
+/// A host that serves nothing yet.
+fn host(args: &Args, database: &database::Database) -> Declared {
+    let host = serve::declared(database, args.grace);
+    match args.in_flight {
+        Some(splits) => host.in_flight(splits.into()),
+        None => host,
+    }
 }
 
 /// The host of `--http`.
@@ -162,14 +188,14 @@ fn pushing(args: &Args, url: &str, database: &database::Database) -> crate::Resu
         secret: args.http_secret.clone(),
         phases: (args.phases.contains(&Phase::Plan), args.phases.contains(&Phase::Reduce)),
     };
-    serve::declared(database, args.grace).push_to(&args.access.access()?, to, args.slots.into())
+    host(args, database).push_to(&args.access.access()?, to, args.slots())
 }
 
 /// The host of what is declared in the database: types in SQL, and commands and URLs where they are asked for.
 fn declared(args: &Args, database: &database::Database) -> crate::Result<Declared> {
-    let slots = args.slots.into();
-    let mut host = serve::declared(database, args.grace)
-        .sql(serve::role_access(database, args.sql_role_url.as_deref())?, slots);
+    let slots = args.slots();
+    let mut host =
+        host(args, database).sql(serve::role_access(database, args.sql_role_url.as_deref())?, slots);
     if let Some(folder) = &args.allow_exec {
         host = host.exec(folder.clone(), slots).kill_after(Duration::from_secs(args.kill_after));
     }

@@ -24,12 +24,20 @@ const LEASE_MOST: Duration = Duration::from_secs(24 * 60 * 60);
 const POLL_LEAST: Duration = Duration::from_millis(10);
 const CONTROL_CONNECTIONS: u32 = 2;
 
+/// A type, and the slots it was given, if any.
+struct Served {
+    task_type: String,
+    slots: Option<usize>,
+    handler: Arc<dyn Erased>,
+}
+
 /// A worker being put together. [`Builder::build`] tells all faults at once.
 #[must_use]
 pub struct Builder {
     pool: PgPool,
     listen: Option<PgPool>,
-    lanes: Vec<LaneSpec>,
+    types: Vec<Served>,
+    in_flight: Option<usize>,
     name: Option<String>,
     lease: Option<Duration>,
     grace: Duration,
@@ -44,7 +52,8 @@ impl Builder {
         Self {
             listen: Some(pool.clone()),
             pool,
-            lanes: Vec::new(),
+            types: Vec::new(),
+            in_flight: None,
             name: None,
             lease: None,
             grace: Duration::from_secs(30),
@@ -55,7 +64,7 @@ impl Builder {
         }
     }
 
-    /// Serves the handler's own type, in one slot unless [`Builder::slots`] follows.
+    /// Serves the handler's own type, in one slot unless [`Builder::slots`] follows or [`Builder::in_flight`] is given.
     pub fn handler<H: Handler>(self, handler: H) -> Self {
         self.handler_as(H::TASK_TYPE, handler)
     }
@@ -73,16 +82,23 @@ impl Builder {
 
     /// Serves a type whose handler is no Rust type of its own.
     pub(super) fn erased(mut self, task_type: impl Into<String>, handler: Arc<dyn Erased>) -> Self {
-        self.lanes.push(LaneSpec { task_type: task_type.into(), slots: SLOTS_DEFAULT, handler });
+        self.types.push(Served { task_type: task_type.into(), slots: None, handler });
         self
     }
 
-    /// How many splits of the handler added last run at once in this worker.
+    /// How many splits of the handler added last run at once in this worker. Default 1, or all of [`Builder::in_flight`].
     pub fn slots(mut self, slots: usize) -> Self {
-        match self.lanes.last_mut() {
-            Some(lane) => lane.slots = slots,
+        match self.types.last_mut() {
+            Some(served) => served.slots = Some(slots),
             None => self.early_slots = true,
         }
+        self
+    }
+
+    /// How many splits of all types together run at once in this worker, whichever have work; a type with slots of its own
+    /// stays within those besides. Default: no bound but the slots.
+    pub fn in_flight(mut self, splits: usize) -> Self {
+        self.in_flight = Some(splits);
         self
     }
 
@@ -152,14 +168,25 @@ impl Builder {
             let id = id.simple().to_string();
             format!("worker-{}", &id[id.len() - 8..])
         });
-        let task_types: Vec<_> = self.lanes.iter().map(|lane| lane.task_type.clone()).collect();
-        let slots = self.lanes.iter().map(|lane| lane.slots).sum::<usize>();
+        let own = self.in_flight.unwrap_or(SLOTS_DEFAULT);
+        let lanes: Vec<_> = self
+            .types
+            .into_iter()
+            .map(|Served { task_type, slots, handler }| LaneSpec {
+                task_type,
+                slots: slots.unwrap_or(own),
+                handler,
+            })
+            .collect();
+        let task_types: Vec<_> = lanes.iter().map(|lane| lane.task_type.clone()).collect();
+        let slots = lanes.iter().map(|lane| lane.slots).sum::<usize>();
+        let slots = self.in_flight.map_or(slots, |most| most.min(slots));
         let registration = Registration {
             worker: id,
             name: name.clone(),
             task_types: task_types.clone(),
             slots: i32::try_from(slots).unwrap_or(i32::MAX),
-            meta: meta(&self.lanes),
+            meta: meta(&lanes),
         };
         let core = Core {
             id,
@@ -175,28 +202,35 @@ impl Builder {
             poll: self.poll.unwrap_or(if self.listen.is_some() { POLL } else { POLL_ONLY }),
             default_timeout: self.timeout,
         };
-        Ok(Worker { core: Arc::new(core), lanes: self.lanes, listen: self.listen })
+        Ok(Worker { core: Arc::new(core), lanes, in_flight: self.in_flight, listen: self.listen })
     }
 
     fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
-        if self.lanes.is_empty() {
+        if self.types.is_empty() {
             faults.push("it has no handler".to_owned());
         }
         if self.early_slots {
             faults.push("slots were given before any handler".to_owned());
         }
         let mut seen = HashSet::new();
-        for LaneSpec { task_type, slots, .. } in &self.lanes {
+        for Served { task_type, slots, .. } in &self.types {
             if !is_type_name(task_type) {
                 faults.push(format!("task type {task_type:?} is not 1 to 100 characters of a-z 0-9 _ . : -"));
             }
             if !seen.insert(task_type) {
                 faults.push(format!("task type {task_type:?} has two handlers"));
             }
-            if !(1..=SLOTS_MAX).contains(slots) {
+            if let Some(slots) = slots
+                && !(1..=SLOTS_MAX).contains(slots)
+            {
                 faults.push(format!("task type {task_type:?} has {slots} slots, not 1 to {SLOTS_MAX}"));
             }
+        }
+        if let Some(in_flight) = self.in_flight
+            && !(1..=SLOTS_MAX).contains(&in_flight)
+        {
+            faults.push(format!("in_flight is {in_flight}, not 1 to {SLOTS_MAX}"));
         }
         if let Some(name) = &self.name
             && (name.is_empty() || name.chars().count() > NAME_CHARS_MAX || name.contains('\0'))

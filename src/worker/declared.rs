@@ -55,6 +55,7 @@ struct Common {
     direct: PgConnectOptions,
     grace: Duration,
     only: Option<Vec<String>>,
+    in_flight: Option<usize>,
 }
 
 /// Where types with a URL may be pushed, and how they are called back.
@@ -84,7 +85,7 @@ pub struct PushTo {
 impl Declared {
     /// A host that claims through `pool`, and serves nothing yet. `direct` leads past any pooler, for listening.
     pub fn new(pool: PgPool, direct: PgConnectOptions) -> Self {
-        let common = Common { pool, direct, grace: Duration::from_secs(30), only: None };
+        let common = Common { pool, direct, grace: Duration::from_secs(30), only: None, in_flight: None };
         Self {
             common,
             sql: None,
@@ -106,6 +107,13 @@ impl Declared {
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
         self.common.grace = grace;
+        self
+    }
+
+    /// How many splits of all types of a kind together run at once. Default: no bound but the slots of each type.
+    #[must_use]
+    pub fn in_flight(mut self, splits: usize) -> Self {
+        self.common.in_flight = Some(splits);
         self
     }
 
@@ -226,10 +234,13 @@ impl<K: Kind> generations::Source for Served<K> {
 
     async fn prepare(&self, types: &K::Types) -> generations::Prepared {
         let direct = pool::options().max_connections(1).connect_lazy_with(self.common.direct.clone());
-        let builder = Worker::builder(self.common.pool.clone())
+        let mut builder = Worker::builder(self.common.pool.clone())
             .name(format!("{} of process {}", K::NAME, std::process::id()))
             .grace(self.common.grace)
             .listen_through(direct);
+        if let Some(splits) = self.common.in_flight {
+            builder = builder.in_flight(splits);
+        }
         let Added { builder, served, refused, pools } = self.kind.add(types, builder).await;
         generations::Prepared { builder: (served > 0).then_some(builder), refused, pools }
     }

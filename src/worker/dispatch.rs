@@ -2,7 +2,7 @@
 
 use super::backoff::Backoff;
 use super::executor::{Ended, Execution};
-use super::lane::Lane;
+use super::lanes::{Lanes, Reserved, Room};
 use super::lease::{Held, Leases};
 use super::pace::Pace;
 use super::round::{Look, Round, round};
@@ -37,7 +37,7 @@ pub(super) struct Dispatcher {
     core: Arc<Core>,
     signals: Arc<Signals>,
     leases: Arc<Leases>,
-    lanes: Vec<Lane>,
+    lanes: Lanes,
     /// Of all lanes together.
     slots: usize,
     running: JoinSet<(Ended, Duration)>,
@@ -64,8 +64,8 @@ pub(super) struct Dispatcher {
 struct Flight {
     /// What it completes.
     batch: Arc<Vec<Finished>>,
-    /// How many splits it asks for, by lane.
-    asked: Vec<(usize, usize)>,
+    /// How many splits it asks for.
+    asked: Reserved,
 }
 
 enum Event {
@@ -77,12 +77,12 @@ enum Event {
 }
 
 impl Dispatcher {
-    pub(super) fn new(core: Arc<Core>, lanes: Vec<Lane>, leases: Arc<Leases>, signals: Arc<Signals>) -> Self {
+    pub(super) fn new(core: Arc<Core>, lanes: Lanes, leases: Arc<Leases>, signals: Arc<Signals>) -> Self {
         Self {
             core,
             signals,
             leases,
-            slots: lanes.iter().map(Lane::slots).sum(),
+            slots: lanes.slots(),
             lanes,
             running: JoinSet::new(),
             whose: HashMap::new(),
@@ -144,7 +144,8 @@ impl Dispatcher {
     /// One claim, its splits, their outcomes.
     pub(super) async fn once(mut self) -> Result<Summary> {
         let core = self.core.clone();
-        let first = round(&core, &self.signals, &[], self.ask(), Look::Asked).await?;
+        let ask = self.room().map(|room| room.ask(&core));
+        let first = round(&core, &self.signals, &[], ask, Look::Asked).await?;
         self.take_in(first.claimed);
         self.fill_slots();
         while let Some(joined) = self.running.join_next_with_id().await {
@@ -166,7 +167,7 @@ impl Dispatcher {
     }
 
     async fn next_event(&mut self) -> Event {
-        let overdue = self.lanes.iter().filter_map(Lane::overdue_at).min();
+        let overdue = self.lanes.overdue_at(Instant::now());
         let look = overdue.map_or(self.next_look, |overdue| overdue.min(self.next_look));
         let wake = self.not_before.unwrap_or(look);
         let stopping = self.grace_ends.is_some();
@@ -191,41 +192,32 @@ impl Dispatcher {
     }
 
     fn fill_slots(&mut self) {
-        for at in 0..self.lanes.len() {
-            if !self.lanes[at].can_start() {
-                continue;
-            }
-            let now = Instant::now();
-            while let Some((split, held)) = self.lanes[at].start(now) {
-                let key = (split.split_id, split.token);
-                let work = Execution::new(&self.core, &self.signals, &self.lanes[at], &split, held);
-                let task = self.running.spawn(async move {
-                    let started = Instant::now();
-                    let ended = work.run(split).await;
-                    (ended, started.elapsed())
-                });
-                self.whose.insert(task.id(), (at, key.0, key.1));
-            }
+        let now = Instant::now();
+        while let Some((at, split, held)) = self.lanes.start(now) {
+            let key = (split.split_id, split.token);
+            let work = Execution::new(&self.core, &self.signals, self.lanes.lane(at), &split, held);
+            let task = self.running.spawn(async move {
+                let started = Instant::now();
+                let ended = work.run(split).await;
+                (ended, started.elapsed())
+            });
+            self.whose.insert(task.id(), (at, key.0, key.1));
         }
     }
 
     /// Stops: what hasn't started goes back at once, in tasks that the grace bounds like all others.
     fn begin_stop(&mut self) {
         self.grace_ends = Some(Instant::now() + self.core.grace);
-        for at in 0..self.lanes.len() {
-            while let Some((split, held)) = self.lanes[at].give_back() {
-                self.release(at, &split, held);
-            }
+        while let Some((at, split, held)) = self.lanes.give_back() {
+            self.release(at, &split, held);
         }
     }
 
     /// What was fetched ahead and waits behind slow splits goes to whoever is idle.
     fn give_back_overdue(&mut self) {
         let now = Instant::now();
-        for at in 0..self.lanes.len() {
-            while let Some((split, held)) = self.lanes[at].give_back_overdue(now) {
-                self.release(at, &split, held);
-            }
+        while let Some((at, split, held)) = self.lanes.give_back_overdue(now) {
+            self.release(at, &split, held);
         }
     }
 
@@ -240,19 +232,11 @@ impl Dispatcher {
         self.whose.insert(task.id(), (at, key.0, key.1));
     }
 
-    fn ask(&self) -> Option<Ask> {
+    fn room(&self) -> Option<Room> {
         if self.grace_ends.is_some() || self.signals.quiet.load(Ordering::Relaxed) {
             return None;
         }
-        let open: Vec<_> = self.lanes.iter().filter(|lane| lane.room() > 0).collect();
-        let per_type = open.iter().map(|lane| i32::try_from(lane.room()).unwrap_or(i32::MAX)).collect();
-        (!open.is_empty()).then(|| Ask {
-            worker: self.core.id,
-            task_types: open.iter().map(|lane| lane.task_type.clone()).collect(),
-            per_type,
-            most: ROUND_SPLITS_MAX as i32,
-            lease: self.core.lease,
-        })
+        self.lanes.room(ROUND_SPLITS_MAX)
     }
 
     /// Begins a round if there is something to say or to ask. While one is under way finished splits gather, so batches
@@ -264,7 +248,7 @@ impl Dispatcher {
             return;
         }
         let beside = !self.rounds.is_empty();
-        let claiming = self.flights.values().any(|flight| !flight.asked.is_empty());
+        let claiming = self.flights.values().any(|flight| !flight.asked.is_nothing());
         let least = self.slots.min(ROUND_BESIDE_LEAST);
         if beside && claiming && self.finished.len() < least {
             return;
@@ -277,11 +261,11 @@ impl Dispatcher {
             return;
         }
         let may_claim = !claiming || self.slots < ROUND_BESIDE_LEAST;
-        let ask = if may_claim && (self.hungry || !self.finished.is_empty()) { self.ask() } else { None };
-        if ask.is_none() && (free == 0 || (beside && !claiming)) {
+        let room = if may_claim && (self.hungry || !self.finished.is_empty()) { self.room() } else { None };
+        if room.is_none() && (free == 0 || (beside && !claiming)) {
             return;
         }
-        self.hungry = self.hungry && ask.is_none();
+        self.hungry = self.hungry && room.is_none();
         let mut left = ROUND_SPLITS_MAX;
         let mut batch: Vec<Finished> = self
             .finished
@@ -294,7 +278,9 @@ impl Dispatcher {
         // By lease and in the order of its claim, as far as ids say: so the database finds a whole lease at a glance.
         batch.sort_unstable_by_key(|one| (one.token, one.split_id));
         let batch = Arc::new(batch);
-        let flight = Flight { batch: batch.clone(), asked: self.reserve(ask.as_ref()) };
+        let ask = room.as_ref().map(|room| room.ask(&self.core));
+        let asked = room.map(|room| self.lanes.reserve(room)).unwrap_or_default();
+        let flight = Flight { batch: batch.clone(), asked };
         let (core, signals) = (self.core.clone(), self.signals.clone());
         let look = match (self.pace.is_brisk(Instant::now()), std::mem::take(&mut self.unasked)) {
             (true, _) => Look::Brisk,
@@ -305,35 +291,18 @@ impl Dispatcher {
         self.flights.insert(task.id(), flight);
     }
 
-    /// Keeps room for what is asked for.
-    fn reserve(&mut self, ask: Option<&Ask>) -> Vec<(usize, usize)> {
-        let Some(ask) = ask else { return Vec::new() };
-        let wanted = ask.task_types.iter().zip(&ask.per_type);
-        let lanes = &mut self.lanes;
-        wanted
-            .filter_map(|(task_type, count)| {
-                let at = lanes.iter().position(|lane| lane.task_type == *task_type)?;
-                let count = usize::try_from(*count).unwrap_or(0);
-                lanes[at].reserved += count;
-                Some((at, count))
-            })
-            .collect()
-    }
-
     fn round_ended(&mut self, ended: Result<(Id, Result<Round>), JoinError>) {
         let (id, answer) = ended.unwrap_or_else(|error| {
             let message = "a round ended early";
             (error.id(), Err(Error::new(ErrorKind::Database, message).caused_by(error)))
         });
         let Some(Flight { batch, asked }) = self.flights.remove(&id) else { return };
-        for (at, count) in &asked {
-            self.lanes[*at].reserved -= count;
-        }
+        self.lanes.unreserve(&asked);
         match answer {
             Ok(round) => {
                 self.backoff.reset();
                 self.count(&batch, &round);
-                if !asked.is_empty() {
+                if !asked.is_nothing() {
                     let taken = round.claimed.len();
                     self.pace.took(taken, Instant::now());
                     // Until a claim comes back empty: only then does the database know that we wait, and
@@ -364,14 +333,11 @@ impl Dispatcher {
         let now = Instant::now();
         for split in claimed {
             let held = self.leases.insert(split.split_id, split.token);
-            match self.lanes.iter_mut().find(|lane| *lane.task_type == *split.task_type) {
-                Some(lane) => lane.queue(Box::new(split), held, now),
-                None => {
-                    tracing::error!(split.id = %split.split_id, "claimed split {} of a type not asked for", split.split_id)
-                }
+            if let Err(split) = self.lanes.queue(Box::new(split), held, now) {
+                tracing::error!(split.id = %split.split_id, "claimed split {} of a type not asked for", split.split_id)
             }
         }
-        if self.grace_ends.is_some() && self.lanes.iter().any(Lane::has_queued) {
+        if self.grace_ends.is_some() && self.lanes.has_queued() {
             // The stop came while this claim was under way.
             let grace_ends = self.grace_ends;
             self.begin_stop();
@@ -398,13 +364,13 @@ impl Dispatcher {
         let Some((lane, split_id, token)) = self.whose.remove(&id) else { return };
         match ended {
             Ok((Ended::Finished(result), took)) => {
-                self.lanes[lane].ended(Some(took));
+                self.lanes.ended(lane, Some(took));
                 // The lease stays until the completion is committed.
                 self.finished.push(Finished { split_id, token, result });
                 return;
             }
             Ok((Ended::Settled(settled), took)) => {
-                self.lanes[lane].ended((settled == Settled::Succeeded).then_some(took));
+                self.lanes.ended(lane, (settled == Settled::Succeeded).then_some(took));
                 match settled {
                     Settled::Succeeded => self.summary.succeeded += 1,
                     Settled::Failed => self.summary.failed += 1,
@@ -415,7 +381,7 @@ impl Dispatcher {
             }
             Err(error) => {
                 tracing::error!(split.id = %split_id, %error, "split {split_id} is left to its lease");
-                self.lanes[lane].ended(None);
+                self.lanes.ended(lane, None);
                 self.summary.lost += 1;
             }
         }

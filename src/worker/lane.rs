@@ -13,9 +13,34 @@ use tokio::time::Instant;
 /// better left for an idle worker.
 const PREFETCH_BELOW: Duration = Duration::from_millis(20);
 /// What was fetched ahead and waits for so long goes back, for whoever is idle: those before it are slower than thought.
-const AHEAD_MOST: Duration = Duration::from_secs(1);
+pub(super) const AHEAD_MOST: Duration = Duration::from_secs(1);
 /// How much one split's duration moves the mean.
 const MEAN_WEIGHT: f64 = 0.1;
+
+/// How long splits take.
+#[derive(Debug, Default)]
+pub(super) struct Durations {
+    /// Mean in seconds, once one has run.
+    mean: Option<f64>,
+}
+
+impl Durations {
+    pub(super) fn took(&mut self, took: Duration) {
+        let took = took.as_secs_f64();
+        let mean = self.mean.unwrap_or(took);
+        self.mean = Some(mean + MEAN_WEIGHT * (took - mean));
+    }
+
+    /// Whether they are so short that it's worth to fetch some ahead.
+    pub(super) fn are_short(&self) -> bool {
+        self.mean.is_some_and(|mean| mean < PREFETCH_BELOW.as_secs_f64())
+    }
+
+    /// Nothing is fetched ahead, until splits have proven to be short again.
+    pub(super) fn forget(&mut self) {
+        self.mean = None;
+    }
+}
 
 /// A split that waits for a slot, and since when.
 struct Queued {
@@ -32,8 +57,9 @@ pub(super) struct Lane {
     /// Room kept for claims under way.
     pub(super) reserved: usize,
     queued: VecDeque<Queued>,
-    /// Mean duration of a split in seconds, once one has run.
-    mean: Option<f64>,
+    durations: Durations,
+    /// It stands in the line of those that could start a split.
+    pub(super) in_line: bool,
     /// When one was started last.
     started: Instant,
 }
@@ -48,7 +74,8 @@ impl Lane {
             running: 0,
             reserved: 0,
             queued: VecDeque::new(),
-            mean: None,
+            durations: Durations::default(),
+            in_line: false,
             started: Instant::now(),
         }
     }
@@ -59,12 +86,8 @@ impl Lane {
 
     /// How many splits to ask for: the free slots, and as many again ahead when splits are short.
     pub(super) fn room(&self) -> usize {
-        let ahead = if self.is_short() { self.slots } else { 0 };
+        let ahead = if self.durations.are_short() { self.slots } else { 0 };
         (self.slots + ahead).saturating_sub(self.running + self.reserved + self.queued.len())
-    }
-
-    fn is_short(&self) -> bool {
-        self.mean.is_some_and(|mean| mean < PREFETCH_BELOW.as_secs_f64())
     }
 
     pub(super) fn queue(&mut self, split: Box<Claimed>, held: Held, since: Instant) {
@@ -105,24 +128,28 @@ impl Lane {
     /// splits have proven to be short again: else it would come back here at once.
     pub(super) fn give_back_overdue(&mut self, now: Instant) -> Option<(Box<Claimed>, Held)> {
         // Slots that go on, fast, come to it soon, however long the queue is.
-        let flows = self.is_short() && now < self.started + AHEAD_MOST;
+        let flows = self.durations.are_short() && now < self.started + AHEAD_MOST;
         if flows || now < self.queued.front()?.since + AHEAD_MOST {
             return None;
         }
-        self.mean = None;
+        self.durations.forget();
         self.take()
     }
 
     /// A slot is free again; `took` where the handler ran to its end.
     pub(super) fn ended(&mut self, took: Option<Duration>) {
         self.running = self.running.saturating_sub(1);
-        if let Some(took) = took.map(|took| took.as_secs_f64()) {
-            let mean = self.mean.unwrap_or(took);
-            self.mean = Some(mean + MEAN_WEIGHT * (took - mean));
+        if let Some(took) = took {
+            self.durations.took(took);
         }
     }
 
-    pub(super) fn has_queued(&self) -> bool {
-        !self.queued.is_empty()
+    pub(super) fn queued(&self) -> usize {
+        self.queued.len()
+    }
+
+    /// Since when the first of what waits does.
+    pub(super) fn waits_since(&self) -> Option<Instant> {
+        self.queued.front().map(|first| first.since)
     }
 }

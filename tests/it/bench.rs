@@ -65,6 +65,13 @@ async fn drain_and_fanin_count_what_they_did_and_stand_beside_the_floor() {
     .unwrap();
     assert_eq!((finished, types), (1_500, 3), "history is finished, and everything is spread over the types");
 
+    let drain = report(&db, &["drain", "--tasks", "500", "--rounds", "1", "--types", "20"]);
+    assert_eq!(count(&drain, "succeeded"), 1_000, "twenty types, and one: {drain}");
+    ["divvy", "one_type", "floor"].iter().for_each(|way| measured(&drain, way));
+    assert!(drain["ratios"]["divvy_one_type"]["rate"].is_f64(), "{drain}");
+    let each = ["drain", "--tasks", "100", "--rounds", "1", "--types", "20", "--slots-each", "2"];
+    assert_eq!(count(&report(&db, &each), "succeeded"), 200);
+
     let fanin = report(&db, &["fanin", "--tasks", "300", "--rounds", "1"]);
     assert_eq!(count(&fanin, "succeeded"), 600, "{fanin}");
     ["fanin", "single", "floor"].iter().for_each(|way| measured(&fanin, way));
@@ -75,7 +82,7 @@ async fn drain_and_fanin_count_what_they_did_and_stand_beside_the_floor() {
             .fetch_one(db.pool())
             .await
             .unwrap();
-    assert_eq!((left, kept), (0, 3), "tasks are gone, reports are kept");
+    assert_eq!((left, kept), (0, 5), "tasks are gone, reports are kept");
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod answers;
 mod fence;
 mod idle;
+mod in_flight;
 mod load;
 mod outage;
 mod stop;

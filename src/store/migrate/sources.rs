@@ -48,6 +48,7 @@ pub const RULES: &[Source] = sources![
     "sql/37_http_type.sql",
     "sql/38_secret.sql",
     "sql/40_claim.sql",
+    "sql/41_turn.sql",
     "sql/42_pick.sql",
     "sql/43_limit.sql",
     "sql/44_choose.sql",

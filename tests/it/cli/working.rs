@@ -180,9 +180,12 @@ async fn a_worker_serves_undeclared_types_by_a_command_with_the_phases_it_is_tol
     // The worker knows the database's address; the command does not.
     let each = "case $DIVVY_PHASE in plan) seq 3;; execute) echo 2;; reduce) echo ${DATABASE_URL-6};; esac";
     let exec = format!("sh -c '{each}'");
-    let worker = Process::start(&db, &["--types", "sums,others", "--exec", &exec, "--phases", "plan,reduce"]);
+    let told = ["--types", "sums,others", "--exec", &exec, "--phases", "plan,reduce", "--in-flight", "3"];
+    let worker = Process::start(&db, &told);
     let done = json(&db, &["enqueue", "sums", "--wait", "--timeout", "60s"]);
     assert_eq!((&done["status"], &done["result"]), (&json!("succeeded"), &json!(6)));
+    let slots: i32 = sqlx::query_scalar("select slots from divvy.worker").fetch_one(db.pool()).await.unwrap();
+    assert_eq!(slots, 3, "over both types");
     worker.signal(Signal::TERM);
     let said = worker.end();
     assert_eq!(said.code, Some(0), "{}", said.err);
@@ -219,6 +222,7 @@ async fn a_command_that_is_typed_wrongly_is_told_at_once() {
         (&["--types", "a", "--exec", "true", "--phases", "execute"], "plan, reduce"),
         (&["--types", "a", "--exec", "'true"], "has a quote that is not closed"),
         (&["--types", "a", "--exec", "./no-such-program x"], "there is no program ./no-such-program"),
+        (&["--in-flight", "0"], "1..=1000"),
         (&["--allow-exec", "/no/such/folder"], "/no/such/folder: there is no such folder"),
     ] {
         let said = tell(&db, &[&["worker"], args].concat());
