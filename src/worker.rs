@@ -193,7 +193,7 @@ impl Worker {
         let signals = Arc::new(Signals::new(&shutdown));
         let _done = signals.done.clone().drop_guard();
         let Some(first) = self.register_first(&signals).await? else { return Ok(Summary::default()) };
-        self.start_listening(&signals).await;
+        tokio::join!(self.start_listening(&signals), self.core.lines[0].open());
         let leases = Arc::new(Leases::default());
         let beating =
             tokio::spawn(heartbeat::beat(self.core.clone(), leases.clone(), signals.clone(), first));

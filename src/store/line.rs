@@ -1,12 +1,20 @@
 //! One connection that is kept between calls.
 
-use super::{Store, Work};
+use super::{Store, Work, pool};
 use crate::store::sqlstate;
 use crate::{Error, ErrorKind, Result};
 use sqlx::pool::PoolConnection;
-use sqlx::{PgPool, Postgres};
+use sqlx::{Executor, PgPool, Postgres};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+/// Room for one call, and a second one beside it.
+const CONNECTIONS: u32 = 2;
+
+/// glibc gives memory back to the system at the end of each call, and fetches it again, page by page, in the next: a
+/// quarter of what a call with hundreds of splits costs the server. Once a process has freed a block of this size, it
+/// keeps twice as much (`M_TRIM_THRESHOLD` in mallopt(3)). Other allocators don't mind.
+const KEEP_MEMORY: &str = "select pg_catalog.length(pg_catalog.repeat('x', 4194304))";
 
 /// A connection for calls that come one after the other, each a statement of its own. A pool would ask the server
 /// before and after each of them whether the connection still lives, and hand out another one each time, which
@@ -18,9 +26,22 @@ pub struct Line {
 }
 
 impl Line {
-    /// A line that connects by `pool` when it is first used, and again after a failure.
-    pub fn new(pool: PgPool) -> Self {
-        Self { store: Store::new(pool), kept: Mutex::default() }
+    /// A line beside `pool`, to the same database, that connects when it is first used, and again after a failure.
+    pub fn beside(pool: &PgPool) -> Self {
+        let options = pool::options().max_connections(CONNECTIONS).after_connect(|connection, _| {
+            Box::pin(async move { connection.execute(KEEP_MEMORY).await.map(drop) })
+        });
+        let connect = pool.connect_options().as_ref().clone();
+        Self { store: Store::new(options.connect_lazy_with(connect)), kept: Mutex::default() }
+    }
+
+    /// Connects beforehand. A failure is left to the first call.
+    pub async fn open(&self) {
+        let kept = self.lock().take();
+        *self.lock() = match kept {
+            Some(connection) => Some(connection),
+            None => self.store.pool().acquire().await.ok(),
+        };
     }
 
     /// As [`Store::bounded`]; a call beside another one has a connection of its own.

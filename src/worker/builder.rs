@@ -167,7 +167,7 @@ impl Builder {
             task_types,
             registration,
             control: Store::new(pool::beside(&self.pool, self.control_connections)),
-            lines: [0, 1].map(|_| Line::new(pool::beside(&self.pool, 2))),
+            lines: [0, 1].map(|_| Line::beside(&self.pool)),
             pulse: Store::new(pool::beside(&self.pool, 1)),
             work: self.pool,
             lease: self.lease,
