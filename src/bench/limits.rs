@@ -16,6 +16,7 @@ const HELD_AT_ONCE: i32 = 1_000;
 
 /// What is drained, and under which limits.
 #[derive(Debug, Clone, clap::Args, serde::Serialize)]
+#[group(id = "limits")]
 pub struct Options {
     #[command(flatten)]
     #[serde(flatten)]

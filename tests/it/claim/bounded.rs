@@ -98,7 +98,7 @@ async fn no_call_reads_the_history_with_plans_and_statistics_of_500_rows() {
     with_history_after(Some(
         "insert into divvy.task (task_type) select 'plain' from generate_series(1, 500);
          insert into divvy.task (task_type, split_count) select 'divided', 20 from generate_series(1, 25);
-         update divvy.task set finished_at = now(), state = case when phase is not null then 'succeeded' end::divvy.split_status, status = 'succeeded';
+         update divvy.task set finished_at = now(), state = case when phase is not null then 'succeeded' end::divvy.split_status, status = 'succeeded', watched = phase is not null;
          update divvy.share set finished_at = now(), state = 'succeeded'",
     ))
     .await;
