@@ -102,8 +102,9 @@ begin
         return greatest(t.max_running - p_splits, 0);
     end if;
     select count(*) into v_running
-    from divvy.lease l cross join unnest(l.split_ids) as i (id) join divvy.unit u on u.id = i.id
-    where l.token = any (p_tokens) and l.task_type = t.name and divvy.runs_by(u, l);
+    from divvy.lease l cross join unnest(l.split_ids) as i (id),
+        lateral (select from divvy.unit u where u.id = i.id and divvy.runs_by(u, l) offset 0) u   -- by id, whatever the statistics say
+    where l.token = any (p_tokens) and l.task_type = t.name;
     perform set_config(v_setting, (v_started + 11 * (extract(epoch from clock_timestamp()) - v_started))::text, false);
     return greatest(t.max_running - v_running, 0);
 end $$;
@@ -139,11 +140,11 @@ begin
         where l.token = any (p_tokens) and l.task_type = p_type offset 0) h on h.label = w.label;
 end $$;
 
--- How many splits run of each of these groups and tasks; those of which none runs are left out.
+-- How many splits run of each of these groups and tasks, if any.
 create or replace function divvy.running_in(p_type text, p_tokens bigint[], p_labels text[]) returns table (label text, n bigint)
 language sql as $$
-    select h.label, count(*) from divvy.labelled(p_type, p_tokens, p_labels) h join divvy.unit u on u.id = h.id
-    where divvy.runs_by(u, h.lease) group by h.label
+    select h.label, count(*) from divvy.labelled(p_type, p_tokens, p_labels) h,
+        lateral (select from divvy.unit u where u.id = h.id and divvy.runs_by(u, h.lease) offset 0) u group by h.label
 $$;
 
 -- Delays what is over the limit of its group or task. What is locked is somebody else's to decide about.
@@ -256,8 +257,7 @@ $$;
 -- How many the rate lets start now; null without one.
 create or replace function divvy.rate_room(t divvy.task_type, p_now timestamptz) returns bigint
 language sql stable as $$
-    select min(w.cap - (select coalesce(sum(u.n), 0) from divvy.rate_use u where u.task_type = t.name and u.at > p_now - w.span))
-    from divvy.rate_windows(t.rate) w where t.rate is not null
+    select min(w.cap - (select coalesce(sum(u.n), 0) from divvy.rate_use u where u.task_type = t.name and u.at > p_now - w.span)) from divvy.rate_windows(t.rate) w where t.rate is not null
 $$;
 
 -- Notes starts. Moments are rounded up to a thousandth of the period and never go back, so that they err on the late side.

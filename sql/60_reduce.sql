@@ -249,7 +249,7 @@ begin
         returning f.task_id)
     select array_agg(distinct task_id) into v_noted from taken;
     for v_task in
-        select t.id from unnest(v_noted) n (id) join divvy.task t on t.id = n.id and t.status = 'running' and t.phase is null
+        select t.id from divvy.task t where t.id = any (v_noted) and t.status = 'running' and t.phase is null
         union
         (select t.id from divvy.task t where t.key > divvy.sweep_from() and t.key > 0 and t.phase is null and t.watched order by t.key limit settle.max)
     loop

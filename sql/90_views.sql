@@ -29,9 +29,10 @@ create or replace view divvy.full_type as
 select t.name from divvy.task_type t
 where t.limited and (
     t.max_running <= (select count(*)
-        from divvy.lease e cross join unnest(e.split_ids) as i (id) join divvy.unit u on u.id = i.id
-        where e.task_type = t.name and e.limited
-            and ((u.state = 'running' and u.token = e.token) or (u.state = 'ready' and not e.written and u.key between e.lo_key and e.hi_key)))
+        from divvy.lease e cross join unnest(e.split_ids) as i (id), lateral (   -- by id, each for itself
+            select from divvy.unit u where u.id = i.id and ((u.state = 'running' and u.token = e.token)
+                or (u.state = 'ready' and not e.written and u.key between e.lo_key and e.hi_key)) offset 0) u
+        where e.task_type = t.name and e.limited)
     or exists (select from (values ((t.rate ->> 'count')::int), ((t.rate ->> 'burst')::int)) as w (cap)
         where w.cap <= (select sum(r.n) from divvy.rate_use r where r.task_type = t.name
             and r.at > divvy.clock() - make_interval(secs => (t.rate ->> 'per')::double precision * w.cap / (t.rate ->> 'count')::int))));
@@ -122,41 +123,24 @@ from divvy.split s
 left join lateral (select max(x.lease_until) as lease_until from divvy.lease x where x.token = s.token and s.status = 'running') l on true
 left join divvy.worker w on w.id = s.worker;
 
--- What waits and runs of each type; types that only exist as rows of tasks are shown as undeclared.
+-- What waits and runs of each type; types that only exist as rows of tasks are shown as undeclared. Counted by functions
+-- (sql/88_count.sql), which no statistics lead astray.
 create or replace view divvy.type_stats as
 select n.name as task_type, t.name is not null as declared, t.plan, t.reduce, t.paused_until, t.pause_reason,
     case when f.name is null then r.ready - h.leased else 0 end as ready,
-    (select count(*) from divvy.unit u where u.task_type = n.name and u.key < 0 and u.phase is not null)
-        + (select coalesce(sum(s.last_no - s.first_no + 1), 0)::bigint from divvy.stretch s
-            where s.task_type = n.name and s.lane < 0 and s.first_no <= s.last_no)
-        + case when f.name is null then 0 else r.ready - h.leased end as delayed,
-    h.running + h.rowless as running,
-    (select count(*) from divvy.task k where k.task_type = n.name and k.key < 0 and k.phase is null) as scheduled,
+    r.delayed + case when f.name is null then 0 else r.ready - h.leased end as delayed,
+    h.running, coalesce(s.scheduled, 0) as scheduled,
     case when f.name is null and r.ready > h.leased then divvy.clock() - r.oldest end as oldest_ready,
     (select count(*) from divvy.worker w where n.name = any (w.task_types) and w.seen_at > divvy.clock() - interval '1 min') as workers,
     -- Of the delayed ones, those that a limit holds back: of a group or a task, or of the whole type.
-    (select count(*) from divvy.unit u where u.task_type = n.name and u.key < 0 and u.reason = 'limit')
-        + case when f.name is null then 0 else r.ready - h.leased end as held
-from (select name from divvy.task_type union select distinct k.task_type from divvy.task k where k.key < 0 and k.phase is null) n
-left join divvy.task_type t on t.name = n.name
-left join divvy.full_type f on f.name = n.name,
--- Nothing behind a mark is ready.
-lateral (select coalesce(sum(x.n), 0)::bigint as ready, min(x.due_at) as oldest from divvy.lane m, lateral (
-        select 1 as n, k.due_at from divvy.task k where k.task_type = n.name and k.lane = m.lane and k.key > m.mark and k.state = 'ready'
-        union all
-        select 1, s.due_at from divvy.share s where s.task_type = n.name and s.lane = m.lane and s.key > m.mark and s.state = 'ready'
-        union all
-        select s.last_no - s.first_no + 1, s.due_at from divvy.stretch s
-        where s.task_type = n.name and s.lane = m.lane and s.key > m.mark and s.first_no <= s.last_no) x
-    where m.task_type = n.name) r,
-lateral (select count(*) filter (where u.state = 'ready' or u.token = e.token) as running, count(*) filter (where u.state = 'ready') as leased,
-        count(*) filter (where e.share_of is not null and not e.written and s.id is null
-            and divvy.ended_through(e.share_of, (i.id - e.id_base)::int) < i.id - e.id_base) as rowless
-    from divvy.lease e cross join unnest(e.split_ids) as i (id)
-    left join divvy.share s on s.id = i.id and e.share_of is not null
-    left join divvy.unit u on u.id = i.id
-        and ((u.state = 'running' and u.token = e.token) or (u.state = 'ready' and not e.written and u.key between e.lo_key and e.hi_key))
-    where e.task_type = n.name) h;
+    r.held + case when f.name is null then 0 else r.ready - h.leased end as held
+from divvy.scheduled_by_type() s
+full join divvy.task_type t on t.name = s.task_type
+cross join lateral (select coalesce(t.name, s.task_type) as name) n
+left join divvy.full_type f on f.name = n.name
+left join divvy.running_by_type() l on l.task_type = n.name
+cross join lateral (select coalesce(l.running, 0) as running, coalesce(l.leased, 0) as leased) h
+cross join lateral divvy.waiting_of(n.name) r;
 
 create or replace view divvy.worker_overview as
 select w.id as worker, w.name, w.task_types, w.slots, w.command, w.registered_at, w.seen_at, w.seen_at > divvy.clock() - interval '1 min' as alive,
@@ -167,9 +151,9 @@ left join (select e.worker, count(*) filter (where u.id is not null or (e.share_
             and divvy.ended_through(e.share_of, (i.id - e.id_base)::int) < i.id - e.id_base)) as splits,
         max(e.lease_until) as lease_until
     from divvy.lease e cross join unnest(e.split_ids) as i (id)
-    left join divvy.share s on s.id = i.id and e.share_of is not null
-    left join divvy.unit u on u.id = i.id
-        and ((u.state = 'running' and u.token = e.token) or (u.state = 'ready' and not e.written and u.key between e.lo_key and e.hi_key))
+    left join lateral (select x.id from divvy.share x where x.id = i.id and e.share_of is not null offset 0) s on true
+    left join lateral (select x.id from divvy.unit x where x.id = i.id and ((x.state = 'running' and x.token = e.token)
+        or (x.state = 'ready' and not e.written and x.key between e.lo_key and e.hi_key)) offset 0) u on true
     group by e.worker) l on l.worker = w.id;
 
 create or replace view divvy.schedule_overview as

@@ -3,7 +3,7 @@
 
 -- What is wrong now: the rule, what it is about (a type, a schedule, a setting; empty: all), and the values.
 create or replace function divvy.findings() returns table (name text, object text, detail text)
-language sql security definer rows 10 set search_path = pg_catalog, pg_temp set jit = off as $$
+language sql security definer rows 10 set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
     with t as materialized (select * from divvy.type_stats)
     select 'unroutable', t.task_type, format('%s tasks wait for type %s, which nobody has declared', t.scheduled, t.task_type)
     from t where not t.declared and t.scheduled > 0
@@ -16,9 +16,10 @@ language sql security definer rows 10 set search_path = pg_catalog, pg_temp set 
     union all
     -- By their last attempts, which are few: dead_splits looks at every task there is.
     select 'dead', d.task_type, format('%s splits failed for good within the hour, the last at %s: %s', count(*), max(d.at),
-        (array_agg(divvy.fingerprint(u.error, u.reason) order by d.at desc))[1])
-    from (select a.split_id, u.task_type, max(a.finished_at) as at from divvy.attempt a join divvy.unit u on u.id = a.split_id and u.state = 'failed'
-        where a.finished_at > divvy.clock() - interval '1 hour' group by a.split_id, u.task_type) d join divvy.unit u on u.id = d.split_id
+        (array_agg(divvy.fingerprint(d.error, d.reason) order by d.at desc))[1])
+    from (select a.split_id, max(a.finished_at) as at from divvy.attempt a
+        where a.finished_at > divvy.clock() - interval '1 hour' group by a.split_id) a,
+        lateral (select a.at, x.* from divvy.unit x where x.id = a.split_id and x.state = 'failed' offset 0) d
     group by d.task_type
     union all
     select 'schedule_refused', s.name, format('schedule %s never fires: %s', s.name, s.reason) from divvy.schedule_overview s where s.status = 'refused'

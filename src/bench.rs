@@ -18,6 +18,7 @@ pub mod floor_only;
 pub mod hold;
 pub mod http;
 pub mod latency;
+pub mod limits;
 pub mod line;
 pub mod load;
 pub mod payload;
@@ -44,6 +45,8 @@ pub enum What {
     Enqueue(enqueue::Options),
     /// Pre-inserted single-split tasks, by one worker with a handler that does nothing
     Drain(drain::Options),
+    /// The same with limits: of all that run, and beside many groups that are full
+    Limits(limits::Options),
     /// A producer and a worker together: throughput and pick-up as time goes by
     Steady(steady::Options),
     /// How soon the handler of an idle worker begins after an insert
@@ -93,6 +96,7 @@ pub async fn run(bench: &Bench, what: &What, force: bool, keep: bool) -> Result<
     let mut report = match what {
         What::Enqueue(options) => enqueue::run(bench, options).await?,
         What::Drain(options) => drain::run(bench, options).await?,
+        What::Limits(options) => limits::run(bench, options).await?,
         What::Steady(options) => steady::run(bench, options).await?,
         What::Latency(options) => latency::run(bench, options).await?,
         What::Fanin(options) => fanin::run(bench, options).await?,

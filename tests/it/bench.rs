@@ -86,6 +86,20 @@ async fn drain_and_fanin_count_what_they_did_and_stand_beside_the_floor() {
 }
 
 #[tokio::test]
+async fn limits_hold_while_they_are_measured_and_stand_beside_none() {
+    let db = TestDb::new().await;
+    let options = ["--tasks", "1000", "--rounds", "2", "--max-running", "20", "--groups", "150"];
+    let limits = report(&db, &[&["limits"], &options[..]].concat());
+    assert_eq!(count(&limits, "handler_calls"), 8_000, "{limits}");
+    for way in ["unlimited", "max_running", "no_groups", "groups"] {
+        measured(&limits, way);
+    }
+    for ratio in ["max_running_unlimited", "no_groups_unlimited", "groups_no_groups"] {
+        assert!(limits["ratios"][ratio]["rate"].is_f64(), "{ratio}: {limits}");
+    }
+}
+
+#[tokio::test]
 async fn steady_prints_a_line_for_each_interval_and_says_what_was_held() {
     let db = TestDb::new().await;
     let arguments = ["bench", "steady", "--json", "--secs", "2", "--interval", "1", "--hold-transaction"];

@@ -1,6 +1,7 @@
 //! What a claim takes, in which order, and how much of it.
 
 mod beside;
+mod bounded;
 mod measured;
 mod plan;
 mod turns;

@@ -36,6 +36,7 @@ pub const MIGRATIONS: &[Source] = sources![
     "migrations/0011_operating.sql",
     "migrations/0012_http_handlers.sql",
     "migrations/0013_runs.sql",
+    "migrations/0014_alerts.sql",
 ];
 
 /// The rules: functions and views, in the order in which they are applied.
@@ -78,6 +79,7 @@ pub const RULES: &[Source] = sources![
     "sql/83_sample.sql",
     "sql/85_token.sql",
     "sql/86_answer.sql",
+    "sql/88_count.sql",
     "sql/90_views.sql",
     "sql/92_lookup.sql",
     "sql/94_explain.sql",

@@ -1,0 +1,167 @@
+//! `divvy bench limits`: the same drain without limits, with one that is looked at, and beside many groups that are full.
+
+use super::figure::Series;
+use super::load::{self, WORKER_PREFIX};
+use super::payload::payload;
+use super::report::{Counts, Report, grouped, rounds as plural};
+use super::{Bench, drain};
+use crate::store::connect;
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+/// Splits of a claim that fills groups.
+const HELD_AT_ONCE: i32 = 1_000;
+
+/// What is drained, and under which limits.
+#[derive(Debug, Clone, clap::Args, serde::Serialize)]
+#[group(id = "limits")]
+pub struct Options {
+    #[command(flatten)]
+    #[serde(flatten)]
+    drain: drain::Options,
+    /// The limit of all that run of the type
+    #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_running: u32,
+    /// Groups of limit 1, of each of which one split runs and one is held back
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    groups: u32,
+}
+
+/// One way to be limited.
+struct Way {
+    series: Series,
+    options: Value,
+    groups: u32,
+}
+
+impl Way {
+    fn new(key: &str, name: String, options: Value, groups: u32) -> Self {
+        Self { series: Series::new(key, name), options, groups }
+    }
+
+    /// One round, in tables of its own.
+    async fn round(
+        &mut self,
+        bench: &Bench,
+        connection: &mut PgConnection,
+        options: &drain::Options,
+    ) -> Result<Counts> {
+        let names = load::types(1);
+        load::clean(connection).await?;
+        load::declare(connection, &names, &self.options).await?;
+        fill_groups(connection, &names[0], self.groups, bench.payload_bytes).await?;
+        // What the groups have stays open beyond what is drained, as a backlog does.
+        let beside = drain::Options { backlog: 2 * u64::from(self.groups), ..options.clone() };
+        let (figure, counts) = drain::drain(bench, connection, &names, &beside).await?;
+        ensure!(
+            counts.left_ready == beside.backlog,
+            "of {} splits of full groups {} are open: the others ran over their limit",
+            beside.backlog,
+            counts.left_ready
+        );
+        self.series.figures.push(figure);
+        Ok(Counts { left_ready: 0, ..counts })
+    }
+}
+
+/// Measures.
+///
+/// # Errors
+/// When a step fails, or a limit did not hold.
+pub async fn run(bench: &Bench, options: &Options) -> Result<Report> {
+    let Options { drain, max_running, groups } = options;
+    ensure!(
+        drain.history + drain.backlog == 0 && drain.types == 1,
+        "limits are measured with one type and nothing else in the tables: without --history, --backlog and --types"
+    );
+    let of_groups = json!({"max_running_per_group": 1});
+    let mut ways = [
+        Way::new("unlimited", "no limit".into(), json!({}), 0),
+        Way::new(
+            "max_running",
+            format!("max_running {}", grouped((*max_running).into())),
+            json!({"max_running": max_running}),
+            0,
+        ),
+        Way::new("no_groups", "max_running_per_group 1, no group".into(), of_groups.clone(), 0),
+        Way::new(
+            "groups",
+            format!("the same beside {} full groups", grouped((*groups).into())),
+            of_groups,
+            *groups,
+        ),
+    ];
+    let mut connection = connect::connect(&bench.direct).await?;
+    let mut counts = Counts::default();
+    for round in 0..drain.rounds {
+        // In turn, and the other way round each time: what a machine does meanwhile hits all.
+        for at in 0..ways.len() {
+            let at = if round % 2 == 0 { at } else { ways.len() - 1 - at };
+            counts += ways[at].round(bench, &mut connection, drain).await?;
+        }
+    }
+    let title = format!(
+        "limits: drain of {} single-split tasks without a group, {}, medians",
+        grouped(drain.tasks),
+        plural(drain.rounds)
+    );
+    let mut report = Report::new("limits", title, options)?;
+    for way in &ways {
+        report.series(&way.series);
+    }
+    let [unlimited, most, none, full] = ways.each_ref().map(|way| &way.series);
+    report.ratio("max_running_unlimited", "max_running / no limit", most, unlimited);
+    report.ratio("no_groups_unlimited", "no group / no limit", none, unlimited);
+    report.ratio("groups_no_groups", "beside full groups / no group", full, none);
+    report.counts(counts);
+    Ok(report)
+}
+
+/// Two tasks of each group: somebody else holds one, and claims have found that the other one must wait.
+async fn fill_groups(
+    connection: &mut PgConnection,
+    task_type: &str,
+    groups: u32,
+    bytes: usize,
+) -> Result<()> {
+    if groups == 0 {
+        return Ok(());
+    }
+    sqlx::query(
+        "insert into divvy.task (task_type, payload, group_key)
+         select $1, $3::text::jsonb, 'group ' || n from generate_series(1, $2::bigint) n, generate_series(1, 2)",
+    )
+    .bind(task_type)
+    .bind(i64::from(groups))
+    .bind(payload(0, 0, bytes))
+    .execute(&mut *connection)
+    .await
+    .context("inserting tasks of groups")?;
+    let holder = Uuid::new_v4();
+    sqlx::query("select divvy.register_worker($1, $2, array[$3], $4)")
+        .bind(holder)
+        .bind(format!("{WORKER_PREFIX}holder"))
+        .bind(task_type)
+        .bind(HELD_AT_ONCE)
+        .execute(&mut *connection)
+        .await
+        .context("registering who holds the groups")?;
+    let mut held = 0;
+    // A look that is used up by what must wait brings nothing, and those behind it have their turn.
+    let mut empty = 0;
+    while held < i64::from(groups) {
+        let more: i64 = sqlx::query_scalar("select count(*) from divvy.claim($1, array[$2], $3, '1 day')")
+            .bind(holder)
+            .bind(task_type)
+            .bind(HELD_AT_ONCE)
+            .fetch_one(&mut *connection)
+            .await
+            .context("filling groups")?;
+        held += more;
+        empty = if more == 0 { empty + 1 } else { 0 };
+        ensure!(empty < 1_000, "of {groups} groups {held} have something that runs, and claims find no more");
+    }
+    Ok(())
+}
