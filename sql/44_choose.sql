@@ -14,18 +14,21 @@ declare
     v_started double precision := extract(epoch from clock_timestamp());
     v_looks boolean := v_positions is null or v_started >= v_look_at;
     v_parts divvy.part[] := '{}';
-    v_taken bigint[];
+    v_mine bigint[] := '{}';    -- taken by this claim,
+    v_taken bigint[];           -- and what others have leased of what is ready from the positions on
     v_picked text[] := '{}';
     v_lanes smallint[];
     v_want int;
     r record;
     c record;
 begin
-    v_taken := array(select i from divvy.lease l cross join unnest(l.split_ids) i where l.token = any (p_tokens) and l.task_type = t.name);
     loop
         if v_looks then
             v_positions := divvy.raise_marks(t.name);
         end if;
+        v_taken := v_mine || array(select i from divvy.lease l cross join unnest(l.split_ids) i
+            where l.token = any (p_tokens) and l.task_type = t.name and l.written is not true
+                and (v_looks or l.hi_key > coalesce(v_positions[divvy.lane_slot(l.lane)], 0)));
         v_lanes := divvy.lanes_by_age(t.name, v_positions, p_now);
         for r in
             -- First what was found below the marks, of which a position knows nothing.
@@ -47,6 +50,7 @@ begin
             continue when (c.p).split_ids is null;
             v_parts := v_parts || c.p;
             v_last := c.last_group;
+            v_mine := v_mine || (c.p).split_ids;
             v_taken := v_taken || (c.p).split_ids;
             v_picked := v_picked || (select x.labels from divvy.labels_of(t.name, r.lane, (c.p).split_ids) x);
             p_want := p_want - cardinality((c.p).split_ids);
@@ -153,6 +157,9 @@ declare
     v_busy text[];
     v_counts bigint[];
 begin
+    if array_remove(p_labels, null) = '{}' then
+        return p_fits;
+    end if;
     select array_agg(b.label), array_agg(b.n) into v_busy, v_counts from (
         select a.label, sum(a.n)::bigint as n from (
             select r.label, r.n from divvy.running_in(p_type, p_tokens, array(select distinct x from unnest(p_labels) x where x is not null)) r
