@@ -11,7 +11,7 @@ use super::signals::Signals;
 use super::{Core, Summary};
 use crate::handler::Settlement;
 use crate::id::{SplitId, Token};
-use crate::store::claim::{Ask, Claimed};
+use crate::store::claim::Claimed;
 use crate::store::complete::Finished;
 use crate::store::state::Completed;
 use crate::{Error, ErrorKind, Result};
