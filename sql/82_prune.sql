@@ -21,7 +21,7 @@ begin
     delete from divvy.worker w where w.seen_at < v_now - interval '1 hour'
         and not exists (select from divvy.lease l where l.worker = w.id);
     -- The first ones only: those that are young are not looked at.
-    delete from divvy.event e where e.at < v_now - interval '90 days' and e.id in (select x.id from divvy.event x order by x.id limit prune.max);
+    delete from divvy.event e where e.at < v_now - interval '90 days' and e.id = any (array(select x.id from divvy.event x order by x.id limit prune.max));
     delete from divvy.schedule_fire f where f.at < v_now - interval '90 days' and f.outcome <> 'waiting';
     delete from divvy.rate_use u where not exists (select from divvy.task_type t where t.name = u.task_type
         and u.at > v_now - make_interval(secs => (t.rate ->> 'per')::double precision));
