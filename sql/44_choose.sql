@@ -50,11 +50,12 @@ begin
             continue when (c.p).split_ids is null;
             v_parts := v_parts || c.p;
             v_last := c.last_group;
+            p_want := p_want - cardinality((c.p).split_ids);
+            p_room := p_room - (c.p).bytes;
+            exit when p_want <= 0;
             v_mine := v_mine || (c.p).split_ids;
             v_taken := v_taken || (c.p).split_ids;
             v_picked := v_picked || (select x.labels from divvy.labels_of(t.name, r.lane, (c.p).split_ids) x);
-            p_want := p_want - cardinality((c.p).split_ids);
-            p_room := p_room - (c.p).bytes;
         end loop;
         exit when v_looks or p_want <= 0 or p_room <= 0 or v_started < v_may_look_at;
         v_looks := true;
