@@ -83,7 +83,7 @@ language sql immutable parallel safe as $$
     select p_task || '.' || case when p_phase = 'execute' then p_no::text else p_phase end || '.' || p_epoch || '.' || p_continuation
 $$;
 
--- Parts with all columns of one length: in one of a stretch, what is the same for all stands once, and what a rule says not at all.
+-- Parts with all columns of one length: in one of a stretch, what is the same for all stands once.
 create or replace function divvy.at_full_length(p_parts divvy.part[]) returns divvy.part[]
 language plpgsql stable as $$
 declare
@@ -95,10 +95,6 @@ begin
         n[1] := cardinality(p.split_ids);
         continue when p.lane < 20;
         p.split_nos := array(select generate_series(p.split_nos[1], p.split_nos[1] + n[1] - 1));
-        if p.rule is not null then
-            p.split_payloads := array(select divvy.payload_by(p.rule, no) from unnest(p.split_nos) with ordinality as x (no, at) order by at);
-            p.rule := null;
-        end if;
         p.task_ids := array_fill(p.task_ids[1], n);
         p.phases := array_fill(p.phases[1], n);
         p.split_counts := array_fill(p.split_counts[1], n);
@@ -203,21 +199,7 @@ end $$;
 create or replace function divvy.has_ready(p_type text) returns boolean
 language plpgsql stable as $$
 begin
-    return exists (select from (
-            select l.lane, l.mark as from_key, 9223372036854775807 as to_key from divvy.lane l where l.task_type = p_type
-            union all
-            select b.lane, b.from_key, b.to_key from divvy.behind b where b.task_type = p_type) n
-        where case
-        when n.lane > 20 then exists (select from divvy.stretch s where s.task_type = p_type and s.lane = n.lane
-            and s.key > n.from_key and s.key <= n.to_key and s.first_no <= s.last_no)
-        when n.lane < 10 then exists (select from divvy.task k where k.task_type = p_type and k.lane = n.lane
-            and k.key > n.from_key and k.key <= n.to_key and k.state = 'ready'
-            and not exists (select from divvy.lease l where l.task_type = p_type and l.lane = n.lane and not l.written
-                and l.hi_key >= k.key and l.lo_key <= k.key and k.id = any (l.split_ids)))
-        else exists (select from divvy.share s where s.task_type = p_type and s.lane = n.lane
-            and s.key > n.from_key and s.key <= n.to_key and s.state = 'ready'
-            and not exists (select from divvy.lease l where l.task_type = p_type and l.lane = n.lane and not l.written
-                and l.hi_key >= s.key and l.lo_key <= s.key and s.id = any (l.split_ids))) end);
+    return exists (select from divvy.first_waiting(p_type));
 end $$;
 
 create or replace function divvy.small_tick(p_now timestamptz) returns void

@@ -133,21 +133,24 @@ begin
     return divvy.pick_between(t, v_lane, v_first - 1, 9223372036854775807, p_want, p_room, false);
 end $$;
 
--- The first of each lane that is ready above the mark and leased to nobody.
+-- The first of each lane that is ready and leased to nobody: above the mark, and below it where something came to light.
 create or replace function divvy.first_waiting(p_type text) returns table (lane smallint, key bigint)
 language sql stable rows 1 as $$
     select x.lane, x.key from (
-        select l.lane, case
-            when l.lane > 20 then (select s.key from divvy.stretch s where s.task_type = p_type and s.lane = l.lane
-                and s.key > l.mark and s.first_no <= s.last_no order by s.key limit 1)
-            when l.lane < 10 then (select k.key from divvy.task k where k.task_type = p_type and k.lane = l.lane
-                and k.key > l.mark and k.state = 'ready'
-                and not exists (select from divvy.lease x where x.task_type = p_type and x.lane = l.lane and not x.written
-                    and x.hi_key >= k.key and x.lo_key <= k.key and k.id = any (x.split_ids)) order by k.key limit 1)
-            else (select s.key from divvy.share s where s.task_type = p_type and s.lane = l.lane
-                and s.key > l.mark and s.state = 'ready'
-                and not exists (select from divvy.lease x where x.task_type = p_type and x.lane = l.lane and not x.written
-                    and x.hi_key >= s.key and x.lo_key <= s.key and s.id = any (x.split_ids)) order by s.key limit 1) end as key
-        from divvy.lane l where l.task_type = p_type offset 0) x
+        select n.lane, case
+            when n.lane > 20 then (select s.key from divvy.stretch s where s.task_type = p_type and s.lane = n.lane
+                and s.key > n.from_key and s.key <= n.to_key and s.first_no <= s.last_no order by s.key limit 1)
+            when n.lane < 10 then (select k.key from divvy.task k where k.task_type = p_type and k.lane = n.lane
+                and k.key > n.from_key and k.key <= n.to_key and k.state = 'ready'
+                and not exists (select from divvy.lease l where l.task_type = p_type and l.lane = n.lane and not l.written
+                    and l.hi_key >= k.key and l.lo_key <= k.key and k.id = any (l.split_ids)) order by k.key limit 1)
+            else (select s.key from divvy.share s where s.task_type = p_type and s.lane = n.lane
+                and s.key > n.from_key and s.key <= n.to_key and s.state = 'ready'
+                and not exists (select from divvy.lease l where l.task_type = p_type and l.lane = n.lane and not l.written
+                    and l.hi_key >= s.key and l.lo_key <= s.key and s.id = any (l.split_ids)) order by s.key limit 1) end as key
+        from (select l.lane, l.mark as from_key, 9223372036854775807 as to_key from divvy.lane l where l.task_type = p_type
+            union all
+            select b.lane, b.from_key, b.to_key from divvy.behind b where b.task_type = p_type) n
+        offset 0) x
     where x.key is not null
 $$;

@@ -98,7 +98,7 @@ begin
             exit when p_want <= 0 or p_room <= 0;
             v_lane := p_lanes[i];
             v_slot := divvy.lane_slot(v_lane);
-            continue when (v_pass = 2 and not v_lane = any (v_cut)) or (v_lane > 20 and t.limited);   -- written out first
+            continue when v_pass = 2 and not v_lane = any (v_cut);
             v_want := case when v_pass = 1 and cardinality(p_lanes) > 1 then divvy.share_of_lane(p_lanes, i, p_want) else p_want end;
             if v_want < p_want then
                 v_cut := v_cut || v_lane;
@@ -171,7 +171,7 @@ begin
             union all
             select b.lane, b.from_key, least(b.to_key, p_marks[divvy.lane_slot(b.lane)], p_positions[divvy.lane_slot(b.lane)])
             from divvy.behind b where p_below and b.task_type = t.name) x
-        where x.lo < x.hi and not (x.lane > 20 and t.limited)
+        where x.lo < x.hi
         order by x.lane % 10, x.lane, x.lo
     loop
         exit when p_want <= 0 or p_room <= 0;

@@ -30,7 +30,6 @@ begin
     if not found then
         return '{}';
     end if;
-    perform divvy.write_out_type(t.name, greatest(p_want, 1000));
     v_live := divvy.live_leases(t);
     if num_nonnulls(t.max_running_per_task, t.max_running_per_group) > 0 then
         perform divvy.release_freed(t, v_live.tokens, p_now);
@@ -86,8 +85,8 @@ language sql immutable parallel safe as $$
     select (u.state = 'running' and u.token = l.token) or (u.state = 'ready' and not l.written and u.key between l.lo_key and l.hi_key)
 $$;
 
--- How many more of the type may run: all, where there is no max_running. A lease may still name splits that have ended; they
--- are counted one by one only where the quick answer leaves too little, and for at most a tenth of the time.
+-- How many more of the type may run: all, where there is no max_running. A lease may still name splits that have ended; what runs
+-- is counted one by one only where the quick answer leaves too little, and for at most a tenth of the time.
 create or replace function divvy.free_slots(t divvy.task_type, p_tokens bigint[], p_splits bigint, p_want int) returns bigint
 language plpgsql as $$
 declare
@@ -101,12 +100,20 @@ begin
     if v_started < nullif(current_setting(v_setting, true), '')::double precision then
         return greatest(t.max_running - p_splits, 0);
     end if;
-    select count(*) into v_running
-    from divvy.lease l cross join unnest(l.split_ids) as i (id),
-        lateral (select from divvy.unit u where u.id = i.id and divvy.runs_by(u, l) offset 0) u   -- by id, whatever the statistics say
-    where l.token = any (p_tokens) and l.task_type = t.name;
+    v_running := divvy.running_by(t.name, p_tokens);
     perform set_config(v_setting, (v_started + 11 * (extract(epoch from clock_timestamp()) - v_started))::text, false);
     return greatest(t.max_running - v_running, 0);
+end $$;
+
+-- How many splits of a type run by these leases: rows, each by its id whatever the statistics say, and those without one.
+create or replace function divvy.running_by(p_type text, p_tokens bigint[]) returns bigint
+language plpgsql as $$
+begin
+    return (select count(*) from divvy.lease l cross join unnest(l.split_ids) as i (id),
+            lateral (select from divvy.unit u where u.id = i.id and divvy.runs_by(u, l) offset 0) u
+        where l.token = any (p_tokens) and l.task_type = p_type)
+        + (select coalesce(sum(cardinality(divvy.rowless_of(l, l.split_ids))), 0) from divvy.lease l
+        where l.token = any (p_tokens) and l.task_type = p_type and l.share_of is not null);
 end $$;
 
 -- Which groups and tasks the splits of a lease count for: none, where no limit asks for it.
@@ -121,7 +128,7 @@ begin
     if p_lane < 10 and v_groups then
         select array_agg(k.id), array_agg('g:' || k.group_key) into label_ids, labels
         from divvy.task k where k.id = any (p_ids) and k.group_key is not null;
-    elsif p_lane > 10 and p_lane < 20 and (v_groups or v_tasks) then
+    elsif p_lane > 10 and (v_groups or v_tasks) then
         select array_agg(x.id), array_agg(x.label) into label_ids, labels
         from (select s.id, 'g:' || s.group_key as label from divvy.share s where v_groups and s.id = any (p_ids) and s.group_key is not null
             union all
@@ -142,7 +149,7 @@ end $$;
 
 -- How many splits run of each of these groups and tasks, if any.
 create or replace function divvy.running_in(p_type text, p_tokens bigint[], p_labels text[]) returns table (label text, n bigint)
-language sql as $$
+language sql stable as $$
     select h.label, count(*) from divvy.labelled(p_type, p_tokens, p_labels) h,
         lateral (select from divvy.unit u where u.id = h.id and divvy.runs_by(u, h.lease) offset 0) u group by h.label
 $$;
@@ -206,7 +213,7 @@ begin
     select array_agg(distinct x) into v_labels from gone cross join unnest(gone.labels) x;
     perform set_config(v_setting, greatest(v_from, v_verified)::text, false);
     if v_labels is not null then
-        perform divvy.let_go(divvy.held_that_fits(t, p_tokens, v_labels), p_now);
+        perform divvy.let_go(divvy.held_that_fits(t, p_tokens, v_labels), p_now), divvy.take_up(t.name, v_labels, p_now);
     end if;
 end $$;
 
@@ -247,31 +254,6 @@ begin
     return v_ids;
 end $$;
 
--- A rate's windows: at most `cap` starts in any `span`. Less burst than count is a second, shorter window of the same pace.
-create or replace function divvy.rate_windows(p_rate jsonb) returns table (cap int, span interval)
-language sql immutable as $$
-    select c, make_interval(secs => (p_rate ->> 'per')::double precision * c / (p_rate ->> 'count')::int)
-    from unnest(array[(p_rate ->> 'count')::int, (p_rate ->> 'burst')::int]) c
-$$;
-
--- How many the rate lets start now; null without one.
-create or replace function divvy.rate_room(t divvy.task_type, p_now timestamptz) returns bigint
-language sql stable as $$
-    select min(w.cap - (select coalesce(sum(u.n), 0) from divvy.rate_use u where u.task_type = t.name and u.at > p_now - w.span)) from divvy.rate_windows(t.rate) w where t.rate is not null
-$$;
-
--- Notes starts. Moments are rounded up to a thousandth of the period and never go back, so that they err on the late side.
-create or replace function divvy.rate_take(t divvy.task_type, p_count bigint, p_now timestamptz) returns void
-language sql as $$
-    insert into divvy.rate_use as u (task_type, at, n)
-    select t.name, greatest(m.at + case when m.at < p_now then m.grain else interval '0' end,
-        (select max(x.at) from divvy.rate_use x where x.task_type = t.name)), p_count
-    from (select g.grain, date_bin(g.grain, p_now, timestamptz '2000-01-01 00:00+00') as at
-        from (select make_interval(secs => (t.rate ->> 'per')::double precision / 1000) as grain) g) m
-    where p_count > 0
-    on conflict (task_type, at) do update set n = u.n + excluded.n
-$$;
-
 -- From when on a claim of the type may start something, as far as limits go: null, when only the end of something else can tell.
 create or replace function divvy.free_at(t divvy.task_type, p_now timestamptz) returns timestamptz
 language plpgsql as $$
@@ -309,6 +291,7 @@ begin
         elsif v_held then
             perform divvy.let_go(divvy.held_of(p_after.name, 10000), divvy.clock());
         end if;
+        perform divvy.take_up(p_after.name, divvy.full_of(p_after.name), divvy.clock());
     end if;
     perform divvy.wake(array[p_after.name]);
 end $$;
@@ -327,9 +310,12 @@ create or replace function divvy.relabel(p_type text) returns void
 language plpgsql set enable_seqscan = off set jit = off as $$
 begin
     perform from divvy.lease l where l.task_type = p_type order by l.token, l.lane for update;
-    perform divvy.lock_rowless(l.token, true), divvy.write_out(l) from divvy.lease l
-    where l.task_type = p_type and l.share_of is not null and not l.written;
-    update divvy.lease l set written = true where l.task_type = p_type and l.share_of is not null and not l.written;
+    -- Labels are of rows.
+    if exists (select from divvy.task_type t where t.name = p_type and num_nonnulls(t.max_running_per_task, t.max_running_per_group) > 0) then
+        perform divvy.lock_rowless(l.token, true), divvy.write_out(l) from divvy.lease l
+        where l.task_type = p_type and l.share_of is not null and not l.written;
+        update divvy.lease l set written = true where l.task_type = p_type and l.share_of is not null and not l.written;
+    end if;
     update divvy.lease l set limited = t.limited, (label_ids, labels) = (select x.label_ids, x.labels from divvy.labels_of(l.task_type, l.lane, l.split_ids) x)
     from divvy.task_type t where t.name = p_type and l.task_type = t.name;
     update divvy.task_type t set limit_epoch = t.limit_epoch + 1 where t.name = p_type;
@@ -354,6 +340,7 @@ begin
         select * into t from divvy.task_type x where x.name = v_type;
         if num_nonnulls(t.max_running_per_group, t.max_running_per_task) = 0 then
             v_count := v_count + divvy.let_go(divvy.held_of(v_type, p_max), p_now);
+            perform divvy.take_up(v_type, divvy.full_of(v_type), p_now);
         elsif not exists (select from divvy.freed f where f.task_type = v_type) then
             perform divvy.note_held(t);
         end if;
@@ -367,7 +354,9 @@ language sql stable as $$
     select min(x.task_type) from (
         (select k.task_type from divvy.task k where k.task_type > p_after and k.group_key is not null and k.key < 0 and k.reason = 'limit' order by 1 limit 1)
         union all
-        (select s.task_type from divvy.share s where s.task_type > p_after and s.key < 0 and s.reason = 'limit' order by s.task_type limit 1)) x
+        (select s.task_type from divvy.share s where s.task_type > p_after and s.key < 0 and s.reason = 'limit' order by s.task_type limit 1)
+        union all
+        (select s.task_type from divvy.stretch s where s.task_type > p_after and s.held_by is not null order by s.task_type limit 1)) x
 $$;
 
 -- A note for the next two hundred groups and tasks that something is held back of, round and round.
@@ -376,9 +365,10 @@ language plpgsql as $$
 declare
     v_page constant int := 200;
     v_setting text := 'divvy.held_' || t.no;
-    v_memory jsonb := coalesce(nullif(current_setting(v_setting, true), '')::jsonb, '["", 0]');
+    v_memory jsonb := coalesce(nullif(current_setting(v_setting, true), '')::jsonb, '["", 0, ""]');
     v_group text := v_memory ->> 0;
     v_task bigint := v_memory ->> 1;
+    v_aside text := v_memory ->> 2;
     v_labels text[] := '{}';
 begin
     for i in 1 .. v_page loop
@@ -395,6 +385,11 @@ begin
         exit when v_task is null;
         v_labels := v_labels || ('t:' || v_task);
     end loop;
-    perform set_config(v_setting, jsonb_build_array(coalesce(v_group, ''), coalesce(v_task, 0))::text, false);
+    for i in 1 .. v_page loop
+        select min(s.held_by) into v_aside from divvy.stretch s where s.task_type = t.name and s.held_by > v_aside;
+        exit when v_aside is null;
+        v_labels := v_labels || v_aside;
+    end loop;
+    perform set_config(v_setting, jsonb_build_array(coalesce(v_group, ''), coalesce(v_task, 0), coalesce(v_aside, ''))::text, false);
     insert into divvy.freed (task_type, labels, ended) select t.name, v_labels, false where v_labels <> '{}';
 end $$;

@@ -21,6 +21,7 @@ declare
     v_want int;
     r record;
     c record;
+    u record;
 begin
     loop
         if v_looks then
@@ -40,12 +41,21 @@ begin
             order by place, lane, from_key
         loop
             exit when p_want <= 0 or p_room <= 0;
-            continue when r.lane > 20;        -- written out first
             v_want := case r.place when 0 then p_want else divvy.share_of_lane(v_lanes, r.place, p_want) end;
             continue when v_want <= 0;
-            c := divvy.choose(t, r.lane, r.from_key, r.to_key, v_want, p_room, p_tokens, v_taken, v_picked, v_last);
-            if r.place > 0 then
-                v_positions[divvy.lane_slot(r.lane)] := c.go_on;
+            if r.lane > 20 then
+                u := divvy.unfold(t, r.lane, r.from_key, r.to_key, v_want, p_tokens, v_picked);
+                if r.place > 0 then
+                    v_positions[divvy.lane_slot(r.lane)] := u.go_on;
+                end if;
+                continue when not u.any;
+                r.lane := u.lane;
+                c := divvy.choose(t, r.lane, u.from_key, 9223372036854775807, v_want, p_room, p_tokens, v_taken, v_picked, v_last);
+            else
+                c := divvy.choose(t, r.lane, r.from_key, r.to_key, v_want, p_room, p_tokens, v_taken, v_picked, v_last);
+                if r.place > 0 then
+                    v_positions[divvy.lane_slot(r.lane)] := c.go_on;
+                end if;
             end if;
             continue when (c.p).split_ids is null;
             v_parts := v_parts || c.p;

@@ -2,17 +2,18 @@
 -- writes one lease, and splits that end well together are one row (docs/adr/0011). Whoever wants anything else of
 -- such a split writes it out first: then it is a row as any other.
 
--- From how many splits on they lie in stretches. Types with limits look at each split, so theirs are rows.
-create or replace function divvy.lies_in_stretches(p_type text, p_count bigint) returns boolean
-language sql stable as $$
-    select p_count >= divvy.limit_of('stretch') and not exists (select from divvy.task_type t where t.name = p_type and t.limited)
+-- Whether so many splits of a task lie in stretches.
+create or replace function divvy.lies_in_stretches(p_count bigint) returns boolean
+language sql immutable parallel safe as $$
+    select p_count >= divvy.limit_of('stretch')
 $$;
 
--- Lays out p_count splits after number p_after. Four stretches for many, so that claims do not wait for one another.
+-- Lays out p_count splits after number p_after. Four stretches for many, so that claims do not wait for one another; those of a type with
+-- limits wait in any case.
 create or replace function divvy.lay_out(k divvy.task, p_after int, p_count int, p_payloads jsonb[], p_rule jsonb, p_now timestamptz) returns void
 language plpgsql as $$
 declare
-    v_stripes int := case when p_count < 1000 then 1 else 4 end;
+    v_stripes int := case when p_count < 1000 or exists (select from divvy.task_type t where t.name = k.task_type and t.limited) then 1 else 4 end;
     v_stripe int := coalesce((select max(s.stripe) from divvy.stretch s where s.share_of = k.id), 0);
     v_base bigint := case when p_count <= 256 then nextval('divvy.id_256') when p_count <= 4096 then nextval('divvy.id_4096')
         when p_count <= 65536 then nextval('divvy.id_65536') else nextval('divvy.id_1048576') end - p_after - 1;
@@ -126,7 +127,7 @@ begin
 end $$;
 
 -- The next p_want splits of a stretch, as far as there is room for them. What is the same for all stands once in its column, of their
--- numbers the first, and payloads that a rule says are left to whoever unfolds the part.
+-- numbers the first.
 create or replace function divvy.pick_stretch(t divvy.task_type, s divvy.stretch, p_want int, p_room bigint) returns divvy.part
 language plpgsql as $$
 declare
@@ -139,31 +140,20 @@ declare
 begin
     select * into k from divvy.task x where x.id = s.share_of;
     v_own := divvy.answer_bytes(k.payload) + divvy.answer_bytes(k.headers);
-    p.rule := divvy.rule_of(k.id, s.first_no, v_last);
-    if p.rule is not null then
-        -- Two numbers and their names are no longer than the rule.
-        v_own := v_own + octet_length(p.rule::text) + 20;
-        n := least(p_want, p_room / v_own);
-        p.bytes := n * v_own;
-        if n = 0 then
+    v_payloads := divvy.payloads_of(k.id, s.first_no, v_last);
+    p.bytes := p_want * v_own + pg_column_size(v_payloads);
+    -- None is compressed in an array; only where they are many bytes, or one is large, each is looked at.
+    if p.bytes > p_room or (select max(pg_column_size(y)) from unnest(v_payloads) y) >= 3000 then
+        select max(x.n), max(x.total) into n, p.bytes
+        from (select y.n, sum(v_own + divvy.answer_bytes(y.payload)) over (rows unbounded preceding) as total
+            from unnest(v_payloads) with ordinality as y (payload, n)) x
+        where x.total <= p_room;
+        if n is null then
             return null;
         end if;
-    else
-        v_payloads := divvy.payloads_of(k.id, s.first_no, v_last);
-        p.bytes := p_want * v_own + pg_column_size(v_payloads);
-        -- None is compressed in an array; only where they are many bytes, or one is large, each is looked at.
-        if p.bytes > p_room or (select max(pg_column_size(y)) from unnest(v_payloads) y) >= 3000 then
-            select max(x.n), max(x.total) into n, p.bytes
-            from (select y.n, sum(v_own + divvy.answer_bytes(y.payload)) over (rows unbounded preceding) as total
-                from unnest(v_payloads) with ordinality as y (payload, n)) x
-            where x.total <= p_room;
-            if n is null then
-                return null;
-            end if;
-            v_payloads := v_payloads[:n];
-        end if;
-        p.split_payloads := v_payloads;
+        v_payloads := v_payloads[:n];
     end if;
+    p.split_payloads := v_payloads;
     p.task_type := t.name;
     p.lane := s.lane;
     p.due_at := s.due_at;
@@ -183,14 +173,4 @@ begin
     p.timeout := coalesce(k.timeout, t.timeout);
     p.timeouts := array[p.timeout];
     return p;
-end $$;
-
--- The rule that says the payloads of all splits from p_first to p_last; null where there is none.
-create or replace function divvy.rule_of(p_task bigint, p_first int, p_last int) returns jsonb
-language plpgsql stable as $$
-declare
-    g divvy.given;
-begin
-    select * into g from divvy.given x where x.share_of = p_task and x.first_no <= p_first order by x.first_no desc limit 1;
-    return case when g.last_no >= p_last then g.rule end;
 end $$;

@@ -145,32 +145,16 @@ begin
     return v_count;
 end $$;
 
--- Rows for splits of a stretch from a number on; a paused task's are delayed.
+-- Rows for splits of a stretch from a number on; a paused task's are delayed, and so are those of one that is put aside.
 create or replace function divvy.write_out_ready(k divvy.task, s divvy.stretch, p_first int, p_payloads jsonb[]) returns void
 language sql as $$
     insert into divvy.share (id, key, share_of, split_no, task_type, priority, group_key, max_attempts, timeout, state, reason, due_at, payload)
-    select s.id_base + p_first - 1 + n, divvy.next_key(s.lane < 0), k.id, p_first - 1 + n, k.task_type, k.priority, k.group_key, k.max_attempts, k.timeout,
-        case when s.lane < 0 then 'delayed' else 'ready' end::divvy.split_status, case when s.lane < 0 then 'paused' end,
-        case when s.lane < 0 then coalesce(k.paused_until, s.due_at) else s.due_at end, payload
+    select s.id_base + p_first - 1 + n, divvy.next_key(s.lane < 0), k.id, p_first - 1 + n, k.task_type, abs(s.lane) - 20, k.group_key, k.max_attempts, k.timeout,
+        case when s.lane < 0 then 'delayed' else 'ready' end::divvy.split_status, case when s.held_by is not null then 'limit' when s.lane < 0 then 'paused' end,
+        case when s.held_by is not null then 'infinity' when s.lane < 0 then coalesce(k.paused_until, s.due_at) else s.due_at end, payload
     from unnest(p_payloads) with ordinality as p (payload, n)
     order by n
 $$;
-
--- Of the tasks of a type, p_max splits: what came while the type had no limits.
-create or replace function divvy.write_out_type(p_type text, p_max int) returns void
-language plpgsql set enable_seqscan = off set jit = off as $$
-declare
-    v_task bigint;
-    v_left int := p_max;
-begin
-    while v_left > 0 loop
-        select s.share_of into v_task from divvy.lane n, lateral (select x.share_of from divvy.stretch x
-            where x.task_type = p_type and x.lane = n.lane and x.key > n.mark and x.first_no <= x.last_no order by x.key limit 1) s
-        where n.task_type = p_type and n.lane > 20 order by n.lane limit 1;
-        exit when not found;
-        v_left := v_left - greatest(divvy.write_out_unbegun(v_task, v_left), 1);
-    end loop;
-end $$;
 
 -- Pauses the stretches of a task, or ends their pause: then they are behind what came meanwhile.
 create or replace function divvy.hold_stretches(p_task bigint) returns void
@@ -180,7 +164,7 @@ $$;
 
 create or replace function divvy.release_stretches(p_tasks bigint[]) returns void
 language sql set enable_seqscan = off as $$
-    update divvy.stretch s set lane = -s.lane, key = nextval('divvy.key') where s.share_of = any (p_tasks) and s.lane < 0
+    update divvy.stretch s set lane = -s.lane, key = nextval('divvy.key'), held_by = null where s.share_of = any (p_tasks) and s.lane < 0
 $$;
 
 -- Gives what nobody has begun another priority, behind what waits there. Returns how many splits.
@@ -223,9 +207,9 @@ begin
         perform divvy.write_out_ready(k, s, v_no, divvy.payloads_of(k.id, v_no, v_no)) from divvy.task k where k.id = s.share_of;
         update divvy.stretch x set first_no = s.first_no + (s.first_no = v_no)::int, last_no = case when s.first_no = v_no then s.last_no else v_no - 1 end
         where x.share_of = s.share_of and x.stripe = s.stripe;
-        insert into divvy.stretch (share_of, stripe, first_no, last_no, id_base, lane, due_at, task_type)
+        insert into divvy.stretch (share_of, stripe, first_no, last_no, id_base, lane, held_by, due_at, task_type)
         select s.share_of, (select max(x.stripe) from divvy.stretch x where x.share_of = s.share_of) + 1, v_no + 1, s.last_no, s.id_base, s.lane,
-            s.due_at, s.task_type
+            s.held_by, s.due_at, s.task_type
         where s.first_no < v_no and v_no < s.last_no;
         return;
     end if;

@@ -239,6 +239,8 @@ begin
             and u.reason is distinct from 'paused'
         returning u.id)
     select count(*) into v_moved from moved;
+    -- What comes of it later, too.
+    update divvy.task t set priority = p_priority where t.id = k.id and t.priority <> p_priority;
     return v_moved + v_unbegun;
 end $$;
 

@@ -20,7 +20,7 @@ begin
         union all
         select 1, s.reason from divvy.share s where s.task_type = p_type and s.lane = m.lane and s.key < 0 and s.state = 'delayed'
         union all
-        select s.last_no - s.first_no + 1, 'paused' from divvy.stretch s
+        select s.last_no - s.first_no + 1, case when s.held_by is null then 'paused' else 'limit' end from divvy.stretch s
         where s.task_type = p_type and s.lane = -m.lane and m.lane > 0 and s.first_no <= s.last_no) x
     where m.task_type = p_type;
 end $$;
@@ -30,15 +30,7 @@ create or replace function divvy.running_by_type() returns table (task_type text
 language plpgsql stable security definer rows 10 set search_path = pg_catalog, pg_temp set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 begin
     return query
-    select e.task_type, count(*) filter (where u.state is not null
-            or (e.share_of is not null and not e.written and s.id is null
-                and divvy.ended_through(e.share_of, (i.id - e.id_base)::int) < i.id - e.id_base)),
-        count(*) filter (where u.state = 'ready')
-    from divvy.lease e cross join unnest(e.split_ids) as i (id)
-    left join lateral (select x.id from divvy.share x where x.id = i.id and e.share_of is not null offset 0) s on true
-    left join lateral (select x.state from divvy.unit x where x.id = i.id and ((x.state = 'running' and x.token = e.token)
-        or (x.state = 'ready' and not e.written and x.key between e.lo_key and e.hi_key)) offset 0) u on true
-    group by e.task_type;
+    select h.task_type, count(*), count(*) filter (where h.state = 'ready') from divvy.held_split h group by h.task_type;
 end $$;
 
 -- How many tasks of each type have not started; of types that nobody has declared, too.

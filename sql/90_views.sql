@@ -8,8 +8,10 @@ select i.id, l.token, l.worker, l.claimed_at, l.lo_key, l.hi_key from divvy.leas
 -- ended before anybody began them.
 create or replace view divvy.rowless_split as
 select s.id_base + n as id, s.share_of, n as split_no,
-    case when s.lane < 0 then 'delayed' else 'ready' end::divvy.split_status as state, s.due_at, null::bigint as token, null::uuid as worker,
-    null::timestamptz as started_at, null::timestamptz as finished_at, null::jsonb as result, case when s.lane < 0 then 'paused' end as reason
+    case when s.lane < 0 then 'delayed' else 'ready' end::divvy.split_status as state, case when s.held_by is null then s.due_at else 'infinity' end as due_at,
+    null::bigint as token, null::uuid as worker,
+    null::timestamptz as started_at, null::timestamptz as finished_at, null::jsonb as result,
+    case when s.held_by is not null then 'limit' when s.lane < 0 then 'paused' end as reason
 from divvy.stretch s, divvy.numbers(s.first_no, s.last_no) n
 where s.first_no <= s.last_no
 union all
@@ -24,15 +26,21 @@ union all
 select d.id_base + n, d.share_of, n, d.state, d.due_at, null, null, null, d.finished_at, null, d.reason
 from divvy.dropped d, divvy.numbers(d.first_no, d.last_no) n;
 
+-- What each lease holds. It may still name splits that have ended: those that run are here, with what their row says, if they have one.
+create or replace view divvy.held_split as
+select i.id, u.state, e.token, e.task_type, e.worker, e.lease_until, e.limited
+from divvy.lease e cross join unnest(e.split_ids) as i (id)
+-- By id, each for itself, whatever the statistics say.
+left join lateral (select x.id from divvy.share x where x.id = i.id and e.share_of is not null offset 0) s on true
+left join lateral (select x.state from divvy.unit x where x.id = i.id and ((x.state = 'running' and x.token = e.token)
+    or (x.state = 'ready' and not e.written and x.key between e.lo_key and e.hi_key)) offset 0) u on true
+where u.state is not null or (e.share_of is not null and not e.written and s.id is null
+    and divvy.ended_through(e.share_of, (i.id - e.id_base)::int) < i.id - e.id_base);
+
 -- Types of which nothing may start just now, because as many run, or have started, as may.
 create or replace view divvy.full_type as
 select t.name from divvy.task_type t
-where t.limited and (
-    t.max_running <= (select count(*)
-        from divvy.lease e cross join unnest(e.split_ids) as i (id), lateral (   -- by id, each for itself
-            select from divvy.unit u where u.id = i.id and ((u.state = 'running' and u.token = e.token)
-                or (u.state = 'ready' and not e.written and u.key between e.lo_key and e.hi_key)) offset 0) u
-        where e.task_type = t.name and e.limited)
+where t.limited and (t.max_running <= (select count(*) from divvy.held_split h where h.task_type = t.name and h.limited)
     or exists (select from (values ((t.rate ->> 'count')::int), ((t.rate ->> 'burst')::int)) as w (cap)
         where w.cap <= (select sum(r.n) from divvy.rate_use r where r.task_type = t.name
             and r.at > divvy.clock() - make_interval(secs => (t.rate ->> 'per')::double precision * w.cap / (t.rate ->> 'count')::int))));
@@ -146,15 +154,7 @@ create or replace view divvy.worker_overview as
 select w.id as worker, w.name, w.task_types, w.slots, w.command, w.registered_at, w.seen_at, w.seen_at > divvy.clock() - interval '1 min' as alive,
     coalesce(l.splits, 0) as leased, l.lease_until, w.meta
 from divvy.worker w
--- A lease keeps the ids of splits that have ended since: those that run are counted.
-left join (select e.worker, count(*) filter (where u.id is not null or (e.share_of is not null and not e.written and s.id is null
-            and divvy.ended_through(e.share_of, (i.id - e.id_base)::int) < i.id - e.id_base)) as splits,
-        max(e.lease_until) as lease_until
-    from divvy.lease e cross join unnest(e.split_ids) as i (id)
-    left join lateral (select x.id from divvy.share x where x.id = i.id and e.share_of is not null offset 0) s on true
-    left join lateral (select x.id from divvy.unit x where x.id = i.id and ((x.state = 'running' and x.token = e.token)
-        or (x.state = 'ready' and not e.written and x.key between e.lo_key and e.hi_key)) offset 0) u on true
-    group by e.worker) l on l.worker = w.id;
+left join (select h.worker, count(*) as splits, max(h.lease_until) as lease_until from divvy.held_split h group by h.worker) l on l.worker = w.id;
 
 create or replace view divvy.schedule_overview as
 select s.id as schedule_id, s.name, s.task_type, s.status::text as status, s.reason, s.paused_until,

@@ -4,8 +4,9 @@
 -- The split as divvy.rowless_split has it: one without a row, or nothing.
 create or replace function divvy.rowless_by_id(p_id bigint) returns setof divvy.rowless_split
 language sql stable rows 1 set enable_seqscan = off set jit = off as $$
-    select p_id, s.share_of, (p_id - s.id_base)::int, case when s.lane < 0 then 'delayed' else 'ready' end::divvy.split_status, s.due_at,
-        null::bigint, null::uuid, null::timestamptz, null::timestamptz, null::jsonb, case when s.lane < 0 then 'paused' end
+    select p_id, s.share_of, (p_id - s.id_base)::int, case when s.lane < 0 then 'delayed' else 'ready' end::divvy.split_status,
+        case when s.held_by is null then s.due_at else 'infinity' end, null::bigint, null::uuid, null::timestamptz, null::timestamptz, null::jsonb,
+        case when s.held_by is not null then 'limit' when s.lane < 0 then 'paused' end
     from divvy.stretch_of(p_id) s where s.share_of is not null
     union all
     select p_id, l.share_of, (p_id - l.id_base)::int, 'running', l.due_at, l.token, l.worker, l.claimed_at, null, null, null

@@ -154,14 +154,6 @@ begin
     end if;
 end $$;
 
--- How many splits of a type run by these leases.
-create or replace function divvy.running_by(p_type text, p_tokens bigint[]) returns bigint
-language sql stable as $$
-    select count(*) from divvy.lease l cross join unnest(l.split_ids) as i (id),
-        lateral (select from divvy.unit u where u.id = i.id and divvy.runs_by(u, l) offset 0) u
-    where l.token = any (p_tokens) and l.task_type = p_type
-$$;
-
 -- Its turn: what is ready before it, as far as a look at a thousand tells, and whether claims know that it is there. p_free: slots.
 create or replace function divvy.explain_place(s divvy.split, k divvy.task, t divvy.task_type, p_free bigint, p_now timestamptz) returns table (rule text, blocking boolean, detail text)
 language plpgsql rows 3 as $$

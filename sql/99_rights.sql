@@ -22,7 +22,7 @@ grant execute on function divvy.protocol, divvy.register_worker, divvy.claim, di
     divvy.plan_schedule, divvy.refuse_schedule, divvy.lead, divvy.lock_of, divvy.task_result to divvy_worker;
 
 grant select on divvy.task, divvy.share, divvy.unit, divvy.schedule, divvy.schedule_fire, divvy.task_type, divvy.worker, divvy.event, divvy.lease,
-    divvy.leader, divvy.calendar, divvy.calendar_date, divvy.split_log, divvy.stretch, divvy.given, divvy.ended, divvy.dropped, divvy.leased_split, divvy.rowless_split,
+    divvy.leader, divvy.calendar, divvy.calendar_date, divvy.split_log, divvy.stretch, divvy.given, divvy.ended, divvy.dropped, divvy.leased_split, divvy.held_split, divvy.rowless_split,
     divvy.split, divvy.split_attempt, divvy.task_overview, divvy.task_progress, divvy.split_overview, divvy.type_stats, divvy.full_type,
     divvy.worker_overview, divvy.schedule_overview, divvy.dead_splits, divvy.database_health, divvy.metric_minute, divvy.alert_overview to divvy_reader, divvy_operator, divvy_worker;
 -- What the views call, and one split by its id.

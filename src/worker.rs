@@ -10,6 +10,7 @@ mod backoff;
 mod builder;
 mod declared;
 mod dispatch;
+mod durations;
 #[cfg(feature = "cli")]
 mod exec;
 mod executor;

@@ -18,9 +18,15 @@ const HELD_AT_ONCE: i32 = 1_000;
 #[derive(Debug, Clone, clap::Args, serde::Serialize)]
 #[group(id = "limits")]
 pub struct Options {
-    #[command(flatten)]
-    #[serde(flatten)]
-    drain: drain::Options,
+    /// Tasks of a round
+    #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    tasks: u64,
+    /// Rounds, of each way in turn; figures are their medians
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Splits the worker has at once
+    #[arg(long, default_value_t = drain::IN_FLIGHT, value_name = "N")]
+    in_flight: usize,
     /// The limit of all that run of the type
     #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_running: u32,
@@ -46,14 +52,22 @@ impl Way {
         &mut self,
         bench: &Bench,
         connection: &mut PgConnection,
-        options: &drain::Options,
+        options: &Options,
     ) -> Result<Counts> {
         let names = load::types(1);
         load::clean(connection).await?;
         load::declare(connection, &names, &self.options).await?;
         fill_groups(connection, &names[0], self.groups, bench.payload_bytes).await?;
         // What the groups have stays open beyond what is drained, as a backlog does.
-        let beside = drain::Options { backlog: 2 * u64::from(self.groups), ..options.clone() };
+        let beside = drain::Options {
+            tasks: options.tasks,
+            rounds: 1,
+            in_flight: options.in_flight,
+            history: 0,
+            backlog: 2 * u64::from(self.groups),
+            types: 1,
+            slots_each: None,
+        };
         let (figure, counts) = drain::drain(bench, connection, &names, &beside).await?;
         ensure!(
             counts.left_ready == beside.backlog,
@@ -71,11 +85,8 @@ impl Way {
 /// # Errors
 /// When a step fails, or a limit did not hold.
 pub async fn run(bench: &Bench, options: &Options) -> Result<Report> {
-    let Options { drain, max_running, groups } = options;
-    ensure!(
-        drain.history + drain.backlog == 0 && drain.types == 1,
-        "limits are measured with one type and nothing else in the tables: without --history, --backlog and --types"
-    );
+    let Options { tasks, rounds, in_flight, max_running, groups } = options;
+    ensure!(*in_flight > 0, "--in-flight is 0: a worker needs one slot");
     let of_groups = json!({"max_running_per_group": 1});
     let mut ways = [
         Way::new("unlimited", "no limit".into(), json!({}), 0),
@@ -95,17 +106,17 @@ pub async fn run(bench: &Bench, options: &Options) -> Result<Report> {
     ];
     let mut connection = connect::connect(&bench.direct).await?;
     let mut counts = Counts::default();
-    for round in 0..drain.rounds {
+    for round in 0..*rounds {
         // In turn, and the other way round each time: what a machine does meanwhile hits all.
         for at in 0..ways.len() {
             let at = if round % 2 == 0 { at } else { ways.len() - 1 - at };
-            counts += ways[at].round(bench, &mut connection, drain).await?;
+            counts += ways[at].round(bench, &mut connection, options).await?;
         }
     }
     let title = format!(
         "limits: drain of {} single-split tasks without a group, {}, medians",
-        grouped(drain.tasks),
-        plural(drain.rounds)
+        grouped(*tasks),
+        plural(*rounds)
     );
     let mut report = Report::new("limits", title, options)?;
     for way in &ways {

@@ -11,7 +11,8 @@ use sqlx::PgExecutor;
 use sqlx::types::Json;
 use std::time::Duration;
 
-/// Ids of splits of large tasks lie above all others (`divvy.id_256` and its like).
+/// Ids of splits of large tasks lie above all others (`divvy.id_256` and its like). To say others in runs is allowed, and
+/// slower: they end one by one.
 const LARGE_FROM: i64 = 1 << 50;
 /// Fewer cost less one by one.
 const RUN_LEAST: usize = 8;
@@ -70,21 +71,20 @@ pub(crate) struct Batch<'f> {
 }
 
 impl<'f> Batch<'f> {
-    /// Runs are sought by token and id; all other splits keep their order, which is mostly that of their lease.
+    /// By lease, and in the order of its ids: so the database finds a whole lease at a glance.
     pub(crate) fn new(finished: &'f [Finished]) -> Self {
-        let mut sorted: Vec<usize> = (0..finished.len()).filter(|at| may_run(&finished[*at])).collect();
-        sorted.sort_unstable_by_key(|at| (finished[*at].token.0, finished[*at].split_id.0));
-        let (mut runs, mut in_runs, mut is_in_run) = (Vec::new(), Vec::new(), vec![false; finished.len()]);
-        for run in sorted.chunk_by(|one, next| adjoin(&finished[*one], &finished[*next])) {
-            let (first, last) = (&finished[run[0]], &finished[run[run.len() - 1]]);
+        let mut sorted: Vec<&Finished> = finished.iter().collect();
+        sorted.sort_unstable_by_key(|one| (one.token, one.split_id));
+        let (mut single, mut runs, mut in_runs) = (Vec::<&Finished>::new(), Vec::new(), Vec::new());
+        for run in sorted.chunk_by(|one, next| adjoin(one, next)) {
+            let (first, last) = (run[0], run[run.len() - 1]);
             if run.len() >= RUN_LEAST {
                 runs.extend([first.token.0, first.split_id.0, last.split_id.0]);
-                in_runs.extend(run.iter().map(|at| finished[*at].split_id));
-                run.iter().for_each(|at| is_in_run[*at] = true);
+                in_runs.extend(run.iter().map(|one| one.split_id));
+            } else {
+                single.extend(run);
             }
         }
-        let single: Vec<&Finished> =
-            finished.iter().zip(is_in_run).filter(|(_, in_run)| !in_run).map(|(one, _)| one).collect();
         let splits: Vec<SplitId> = single.iter().map(|one| one.split_id).collect();
         let tokens = single.iter().map(|one| one.token).collect();
         let results = single
@@ -104,13 +104,13 @@ impl<'f> Batch<'f> {
     }
 }
 
-/// Whether a split may be one of a run.
-fn may_run(one: &Finished) -> bool {
-    one.split_id.0 >= LARGE_FROM && one.result.is_none()
-}
-
+/// Whether one may follow the other in a run.
 fn adjoin(one: &Finished, next: &Finished) -> bool {
-    one.token == next.token && one.split_id.0 + 1 == next.split_id.0
+    one.split_id.0 >= LARGE_FROM
+        && one.token == next.token
+        && one.split_id.0 + 1 == next.split_id.0
+        && one.result.is_none()
+        && next.result.is_none()
 }
 
 /// Finishes a batch, with a verdict for each instead of an error: `divvy.exchange` without a claim, since
@@ -317,18 +317,19 @@ mod tests {
             token: Token(token),
             result: result.map(|text| RawValue::from_string(text.to_owned()).unwrap()),
         };
-        let mut all: Vec<Finished> =
-            (0..20).rev().map(|n| finished(LARGE_FROM + n, 7, (n == 9).then_some("1"))).collect();
-        all.extend((1..30).map(|id| finished(id, 8, None)));
-        all.extend((30..35).map(|n| finished(LARGE_FROM + n, 7, None)));
-        let batch = Batch::new(&all);
         let at = |n: i64| LARGE_FROM + n;
+        let mut all: Vec<Finished> =
+            (0..20).rev().map(|n| finished(at(n), 7, (n == 9).then_some("1"))).collect();
+        all.extend((1..30).map(|id| finished(id, 8, None)));
+        all.extend((30..35).map(|n| finished(at(n), 7, None)));
+        let batch = Batch::new(&all);
         assert_eq!(batch.runs, [7, at(0), at(8), 7, at(10), at(19)]);
         let single: Vec<i64> = batch.splits.iter().map(|id| id.0).collect();
-        let expected: Vec<i64> = [at(9)].into_iter().chain(1..30).chain((30..35).map(at)).collect();
+        let expected: Vec<i64> = [at(9)].into_iter().chain((30..35).map(at)).chain(1..30).collect();
         assert_eq!(single, expected);
-        assert_eq!(batch.tokens.len(), 35);
-        assert_eq!(batch.results.as_ref().map(|results| results.0.len()), Some(35));
+        assert_eq!(batch.tokens[5..7], [Token(7), Token(8)]);
+        let returned = |results: &Results| results.as_ref().unwrap().0.iter().flatten().count();
+        assert_eq!((batch.tokens.len(), returned(&batch.results)), (35, 1));
         let mut verdicts = vec![Completed::Ok; 54];
         verdicts[0] = Completed::Lost;
         verdicts[35 + 9] = Completed::Cancelled;

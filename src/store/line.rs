@@ -35,13 +35,10 @@ impl Line {
         Self { store: Store::new(options.connect_lazy_with(connect)), kept: Mutex::default() }
     }
 
-    /// Connects beforehand. A failure is left to the first call.
+    /// Connects before the first call, which a failure is left to.
     pub async fn open(&self) {
-        let kept = self.lock().take();
-        *self.lock() = match kept {
-            Some(connection) => Some(connection),
-            None => self.store.pool().acquire().await.ok(),
-        };
+        let connection = self.store.pool().acquire().await.ok();
+        *self.lock() = connection;
     }
 
     /// As [`Store::bounded`]; a call beside another one has a connection of its own.

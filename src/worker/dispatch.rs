@@ -267,7 +267,7 @@ impl Dispatcher {
         }
         self.hungry = self.hungry && room.is_none();
         let mut left = ROUND_SPLITS_MAX;
-        let mut batch: Vec<Finished> = self
+        let batch: Vec<Finished> = self
             .finished
             .extract_if(.., |one| {
                 let takes = left > 0 && !theirs.contains(&one.token);
@@ -275,8 +275,6 @@ impl Dispatcher {
                 takes
             })
             .collect();
-        // By lease and in the order of its claim, as far as ids say: so the database finds a whole lease at a glance.
-        batch.sort_unstable_by_key(|one| (one.token, one.split_id));
         let batch = Arc::new(batch);
         let ask = room.as_ref().map(|room| room.ask(&self.core));
         let asked = room.map(|room| self.lanes.reserve(room)).unwrap_or_default();

@@ -1,7 +1,8 @@
 //! All task types of a worker: how much they take in together, and which of them starts next.
 
 use super::Core;
-use super::lane::{AHEAD_MOST, Durations, Lane};
+use super::durations::Durations;
+use super::lane::{AHEAD_MOST, Lane};
 use super::lease::Held;
 use crate::store::claim::{Ask, Claimed};
 use std::collections::{HashMap, VecDeque};

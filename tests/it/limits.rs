@@ -2,6 +2,7 @@
 
 mod changed;
 mod groups;
+mod large;
 mod rate;
 mod storm;
 

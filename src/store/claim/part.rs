@@ -1,7 +1,6 @@
 //! What a claim takes from one lane: a column an array, since rows would cost more than all else of a claim.
 
 use super::Claimed;
-use super::rule::Rule;
 use crate::Result;
 use crate::id::{SplitId, TaskId, Token};
 use crate::store::state::Phase;
@@ -13,9 +12,6 @@ use sqlx::postgres::PgRow;
 use sqlx::postgres::types::PgInterval;
 use sqlx::types::Json;
 use std::sync::Arc;
-
-/// Above these, splits have no rows.
-const LANES_OF_ROWS: i16 = 20;
 
 /// JSON columns; what users wrote stays unparsed.
 type Documents = Option<Vec<Option<Json<Box<RawValue>>>>>;
@@ -29,9 +25,8 @@ pub(super) fn unfold(row: &PgRow, claimed: &mut Vec<Claimed>) -> Result<()> {
     let tasks: Vec<TaskId> = row.try_get("task_ids")?;
     let phases: Vec<Phase> = row.try_get("phases")?;
     let mut split_nos: Vec<i32> = row.try_get("split_nos")?;
-    let rule: Option<Json<Rule>> = row.try_get("rule")?;
-    if row.try_get::<i16, _>("lane")? > LANES_OF_ROWS {
-        (splits, split_nos) = run_of(&splits, &split_nos)?;
+    if let ([first, last], [no]) = (&splits[..], &split_nos[..]) {
+        (splits, split_nos) = run(*first, *last, *no);
     }
     let split_counts: Vec<i32> = row.try_get("split_counts")?;
     let attempts: Vec<i32> = row.try_get("attempts")?;
@@ -69,10 +64,7 @@ pub(super) fn unfold(row: &PgRow, claimed: &mut Vec<Claimed>) -> Result<()> {
             token,
             lease_until,
             payload: take(&mut payloads, at),
-            split_payload: match &rule {
-                Some(Json(rule)) => rule.payload(split_no),
-                None => take(&mut split_payloads, at),
-            },
+            split_payload: take(&mut split_payloads, at),
             checkpoint: take(&mut checkpoints, at),
             headers: take(&mut headers, at),
             epoch,
@@ -84,16 +76,11 @@ pub(super) fn unfold(row: &PgRow, claimed: &mut Vec<Claimed>) -> Result<()> {
     Ok(())
 }
 
-/// Ids and numbers of a part of a stretch, of which the first and the last id are said, and the first number.
-fn run_of(ids: &[SplitId], nos: &[i32]) -> Result<(Vec<SplitId>, Vec<i32>)> {
-    let ([first, last], [no]) = (ids, nos) else {
-        let message =
-            format!("divvy.exchange answered {} ids and {} numbers for a run", ids.len(), nos.len());
-        return Err(Error::new(ErrorKind::Protocol, message));
-    };
+/// The ids and numbers of a run, of which the first and the last id are said, and the first number.
+fn run(first: SplitId, last: SplitId, no: i32) -> (Vec<SplitId>, Vec<i32>) {
     let ids: Vec<SplitId> = (first.0..=last.0).map(SplitId).collect();
-    let nos = (*no..).take(ids.len()).collect();
-    Ok((ids, nos))
+    let nos = (no..).take(ids.len()).collect();
+    (ids, nos)
 }
 
 /// The value of a split; a column with one value has it for all.

@@ -37,6 +37,7 @@ pub const MIGRATIONS: &[Source] = sources![
     "migrations/0012_http_handlers.sql",
     "migrations/0013_runs.sql",
     "migrations/0014_alerts.sql",
+    "migrations/0015_aside.sql",
 ];
 
 /// The rules: functions and views, in the order in which they are applied.
@@ -52,11 +53,13 @@ pub const RULES: &[Source] = sources![
     "sql/41_turn.sql",
     "sql/42_pick.sql",
     "sql/43_limit.sql",
+    "sql/43_rate.sql",
     "sql/44_choose.sql",
     "sql/45_lease.sql",
     "sql/46_stretch.sql",
     "sql/47_rowless.sql",
     "sql/48_dropped.sql",
+    "sql/49_aside.sql",
     "sql/50_complete.sql",
     "sql/51_run.sql",
     "sql/55_attempt.sql",

@@ -130,7 +130,7 @@ const RUNNING: &str = "select count(*) from divvy.split where status = 'running'
 async fn max_running_holds_in_a_storm() {
     storm(
         r#""max_running": 5"#,
-        "insert into divvy.task (task_type, split_count) select 'x', case when i % 20 = 0 then 10 end from generate_series(1, 200) i",
+        "insert into divvy.task (task_type, split_count) select 'x', case when i % 20 = 0 then 40 end from generate_series(1, 200) i",
         RUNNING,
         5,
     )
@@ -142,7 +142,7 @@ async fn max_running_per_group_holds_in_a_storm() {
     storm(
         r#""max_running_per_group": 2"#,
         "insert into divvy.task (task_type, group_key, split_count)
-         select 'x', 'g' || i % 7, case when i % 20 = 0 then 10 end from generate_series(1, 200) i",
+         select 'x', 'g' || i % 7, case when i % 20 = 0 then 40 end from generate_series(1, 200) i",
         "select coalesce(max(n), 0) from (select count(*) as n from divvy.split where status = 'running' group by group_key) g",
         2,
     )
@@ -153,7 +153,7 @@ async fn max_running_per_group_holds_in_a_storm() {
 async fn max_running_per_task_holds_in_a_storm() {
     storm(
         r#""max_running_per_task": 1, "fair_by_group": true"#,
-        "insert into divvy.task (task_type, group_key, split_count) select 'x', 'g' || i % 3, 10 from generate_series(1, 20) i",
+        "insert into divvy.task (task_type, group_key, split_count) select 'x', 'g' || i % 3, case when i % 2 = 0 then 10 else 40 end from generate_series(1, 10) i",
         "select coalesce(max(n), 0) from (select count(*) as n from divvy.split where status = 'running' group by task_id) g",
         1,
     )
@@ -164,7 +164,7 @@ async fn max_running_per_task_holds_in_a_storm() {
 async fn all_limits_together_hold_in_a_storm() {
     storm(
         r#""max_running": 6, "max_running_per_group": 3, "max_running_per_task": 2, "fair_by_group": true"#,
-        "insert into divvy.task (task_type, group_key, split_count) select 'x', 'g' || i % 4, 5 from generate_series(1, 40) i",
+        "insert into divvy.task (task_type, group_key, split_count) select 'x', 'g' || i % 4, case when i % 10 = 0 then 40 else 5 end from generate_series(1, 40) i",
         "with running as materialized (select task_id, group_key from divvy.split where status = 'running')
          select greatest((select count(*) from running), 2 * (select coalesce(max(n), 0) from
             (select count(*) as n from running group by group_key) g), 3 * (select coalesce(max(n), 0) from
