@@ -74,7 +74,11 @@ async fn a_small_task_waits_at_most_two_claim_rounds_whatever_limits_its_type_ha
 async fn large_tasks_of_one_group_take_turns_too() {
     for options in ROOMY {
         let (_db, mut hand) = bench(options).await;
-        let tasks = [divided(&mut hand, 5_000, "g").await, divided(&mut hand, 60, "g").await, divided(&mut hand, 900, "g").await];
+        let tasks = [
+            divided(&mut hand, 5_000, "g").await,
+            divided(&mut hand, 60, "g").await,
+            divided(&mut hand, 900, "g").await,
+        ];
         let mut got = Vec::new();
         for _ in 0..9 {
             let more = hand.claim("x", 20).await;
@@ -177,13 +181,22 @@ async fn what_is_put_aside_obeys_pause_priority_cancel_and_redrive() {
         hand.run(&format!("select divvy.pause_task({task})")).await;
         hand.complete_many(&first).await;
         assert!(hand.claim("x", 99).await.is_empty());
-        assert_eq!(hand.get::<String>("select distinct reason from divvy.split where status = 'delayed'").await, "paused");
+        assert_eq!(
+            hand.get::<String>("select distinct reason from divvy.split where status = 'delayed'").await,
+            "paused"
+        );
         hand.run(&format!("select divvy.resume_task({task})")).await;
         let more = hand.claim("x", 99).await;
         assert_eq!(more.len(), 3, "{options}");
         assert!(hand.claim("x", 99).await.is_empty());
         hand.run(&format!("select divvy.reschedule({task}, null, 1)")).await;
-        assert_eq!(hand.get::<String>("select string_agg(distinct priority::text, ' ') from divvy.split where status = 'delayed'").await, "1");
+        assert_eq!(
+            hand.get::<String>(
+                "select string_agg(distinct priority::text, ' ') from divvy.split where status = 'delayed'"
+            )
+            .await,
+            "1"
+        );
         hand.complete_many(&more).await;
         let more = hand.claim("x", 99).await;
         assert_eq!(more.len(), 3, "{options}");
