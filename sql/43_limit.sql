@@ -321,11 +321,13 @@ begin
     update divvy.task_type t set limit_epoch = t.limit_epoch + 1 where t.name = p_type;
 end $$;
 
--- The sweep of limits: counts leases in that a claim made which had not seen the limit yet; leaves notes to look again at what
--- is held back, a page a call; lets go what no limit holds any more. Returns how many splits it let go.
+-- The sweep of limits: counts leases in that a claim made which had not seen the limit yet; lets go what no limit holds any more; and a session
+-- leaves a note every ten seconds to look again at what is held back. That makes up for notes which brought nothing because a row was
+-- locked just then, and costs a claim a look at all that runs. Returns how many splits it let go.
 create or replace function divvy.review_limits(p_max int, p_now timestamptz) returns int
 language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
+    v_started constant double precision := extract(epoch from clock_timestamp());   -- this bounds cost, it decides nothing
     t divvy.task_type;
     v_type text;
     v_count int := 0;
@@ -341,8 +343,10 @@ begin
         if num_nonnulls(t.max_running_per_group, t.max_running_per_task) = 0 then
             v_count := v_count + divvy.let_go(divvy.held_of(v_type, p_max), p_now);
             perform divvy.take_up(v_type, divvy.full_of(v_type), p_now);
-        elsif not exists (select from divvy.freed f where f.task_type = v_type) then
-            perform divvy.note_held(t);
+        elsif v_started >= coalesce(nullif(current_setting('divvy.note_at_' || t.no, true), ''), '0')::double precision
+            and not exists (select from divvy.freed f where f.task_type = v_type)
+        then
+            perform divvy.note_held(t), set_config('divvy.note_at_' || t.no, (v_started + 10)::text, false);
         end if;
         v_type := divvy.next_held_type(v_type);
     end loop;
@@ -359,11 +363,11 @@ language sql stable as $$
         (select s.task_type from divvy.stretch s where s.task_type > p_after and s.held_by is not null order by s.task_type limit 1)) x
 $$;
 
--- A note for the next two hundred groups and tasks that something is held back of, round and round.
+-- A note for the next thousand groups and tasks that something is held back of, round and round.
 create or replace function divvy.note_held(t divvy.task_type) returns void
 language plpgsql as $$
 declare
-    v_page constant int := 200;
+    v_page constant int := 1000;
     v_setting text := 'divvy.held_' || t.no;
     v_memory jsonb := coalesce(nullif(current_setting(v_setting, true), '')::jsonb, '["", 0, ""]');
     v_group text := v_memory ->> 0;

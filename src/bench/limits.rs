@@ -6,13 +6,17 @@ use super::payload::payload;
 use super::report::{Counts, Report, grouped, rounds as plural};
 use super::{Bench, drain};
 use crate::store::connect;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// Splits of a claim that fills groups.
 const HELD_AT_ONCE: i32 = 1_000;
+/// How often, and how many times, to look whether what runs is written down.
+const WRITE_DOWN_EVERY: Duration = Duration::from_millis(250);
+const WRITE_DOWN_LOOKS: u32 = 240;
 
 /// What is drained, and under which limits.
 #[derive(Debug, Clone, clap::Args, serde::Serialize)]
@@ -174,5 +178,22 @@ async fn fill_groups(
         empty = if more == 0 { empty + 1 } else { 0 };
         ensure!(empty < 1_000, "of {groups} groups {held} have something that runs, and claims find no more");
     }
-    Ok(())
+    write_down(connection).await
+}
+
+/// What runs for longer than a moment is written down once; that is no claim's, so it is done before the clock runs.
+async fn write_down(connection: &mut PgConnection) -> Result<()> {
+    for _ in 0..WRITE_DOWN_LOOKS {
+        let open: bool = sqlx::query_scalar(
+            "select exists (select from divvy.lease l where not l.written) from divvy.write_down_old()",
+        )
+        .fetch_one(&mut *connection)
+        .await
+        .context("writing down what runs")?;
+        if !open {
+            return Ok(());
+        }
+        tokio::time::sleep(WRITE_DOWN_EVERY).await;
+    }
+    bail!("leases of full groups are not written down after {WRITE_DOWN_LOOKS} looks")
 }

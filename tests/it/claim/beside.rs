@@ -7,6 +7,7 @@ use crate::support::hand::Hand;
 use crate::support::race::{DEADLINE, until};
 use std::time::{Duration, Instant};
 
+/// Delayed tasks, and as many shares; DIVVY_TEST_DELAYED overrules it.
 const DELAYED: i32 = 50_000;
 /// Entries between the mark and where workers are.
 const HELD_BACK: i64 = 50_000;
@@ -19,8 +20,9 @@ async fn a_lane_with_100000_delayed_splits_costs_a_claim_nothing() {
     // A reader of before: what the delays leave behind in the indexes can't be removed.
     let mut reader = Hand::new(&db).await;
     reader.run("begin isolation level repeatable read; select count(*) from divvy.task").await;
-    hand.divided_into_rows("x", DELAYED).await;
-    hand.run(&format!("insert into divvy.task (task_type) select 'x' from generate_series(1, {DELAYED})"))
+    let delayed = std::env::var("DIVVY_TEST_DELAYED").map_or(DELAYED, |n| n.parse().unwrap());
+    hand.divided_into_rows("x", delayed).await;
+    hand.run(&format!("insert into divvy.task (task_type) select 'x' from generate_series(1, {delayed})"))
         .await;
     // As so many calls of snooze would.
     for table in ["task", "share"] {
@@ -29,7 +31,7 @@ async fn a_lane_with_100000_delayed_splits_costs_a_claim_nothing() {
         ))
         .await;
     }
-    assert_eq!(hand.count("divvy.split where status = 'delayed'").await, 2 * i64::from(DELAYED));
+    assert_eq!(hand.count("divvy.split where status = 'delayed'").await, 2 * i64::from(delayed));
     // The marks follow once, as they do in every second of a worker.
     hand.run("select divvy.advance_low_water(), divvy.raise_marks('x', null, 0)").await;
     let rounds = 6;
