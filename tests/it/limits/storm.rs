@@ -222,7 +222,7 @@ async fn all_limits_together_hold_in_a_storm() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn limits_of_large_tasks_hold_while_people_meddle() {
     storm_with(
-        r#""max_running_per_task": 3, "max_running_per_group": 3"#,
+        r#""max_running_per_task": 3, "max_running_per_group": 3, "max_running": null, "fair_by_group": false"#,
         "insert into divvy.task (task_type, group_key, split_count) select 'x', 'g' || i % 2, 40 from generate_series(1, 4) i",
         "select coalesce(max(n), 0) from (select count(*) as n from divvy.split where status = 'running' group by group_key) g",
         3,
