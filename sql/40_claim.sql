@@ -167,7 +167,7 @@ end $$;
 -- Also runs a small tick, at most once a second per database: what waits for a moment needs nobody else.
 create or replace function divvy.next_wait(task_types text[]) returns interval
 language plpgsql security definer set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off as $$
 declare
     v_now timestamptz := divvy.clock();
     t divvy.task_type;
@@ -190,7 +190,7 @@ begin
     insert into divvy.type_wake as w (task_type, idle_until)
     select distinct n, v_now + interval '2 s' from unnest(next_wait.task_types) n order by n
     on conflict (task_type) do update set idle_until = excluded.idle_until where w.idle_until < v_now + interval '1.75 s';
-    select least(v_due, (select min(u.due_at) from divvy.unit u where u.due_at < 'infinity' and u.key < 0 and u.phase is not null),
+    select least(v_due, (select u.due_at from divvy.unit u where u.due_at < 'infinity' and u.key < 0 and u.phase is not null order by u.due_at limit 1),
         (select min(s.next_fire_at) from divvy.schedule s where s.status = 'active')) into v_due;
     return greatest(interval '10 ms', least(v_longest, v_due - v_now));
 end $$;

@@ -213,45 +213,8 @@ begin
     select array_agg(distinct x) into v_labels from gone cross join unnest(gone.labels) x;
     perform set_config(v_setting, greatest(v_from, v_verified)::text, false);
     if v_labels is not null then
-        perform divvy.let_go(divvy.held_that_fits(t, p_tokens, v_labels), p_now), divvy.take_up(t.name, v_labels, p_now);
+        perform divvy.let_go(h.ids, p_now), divvy.take_up(h.places, p_now) from divvy.held_that_fits(t, p_tokens, v_labels) h;
     end if;
-end $$;
-
--- What is held back of these groups and tasks, the oldest first, as many as may run. A full task keeps its splits, whatever
--- its group has free; a limit that there is no more lets go a thousand a look.
-create or replace function divvy.held_that_fits(t divvy.task_type, p_tokens bigint[], p_labels text[]) returns bigint[]
-language plpgsql as $$
-declare
-    v_more constant int := 1000;
-    v_ids bigint[] := '{}';
-    v_full bigint[] := '{}';
-    r record;
-begin
-    if t.max_running_per_task is not null then
-        v_full := array(select substr(b.label, 3)::bigint from divvy.running_in(t.name, p_tokens,
-                array(select distinct x from divvy.lease l cross join unnest(l.labels) x where l.token = any (p_tokens) and x like 't:%')) b
-            where b.n >= t.max_running_per_task);
-    end if;
-    for r in
-        select w.label, case left(w.label, 2) when 'g:' then t.max_running_per_group else t.max_running_per_task end - coalesce(b.n, 0) as room
-        from unnest(p_labels) w (label) left join divvy.running_in(t.name, p_tokens, p_labels) b on b.label = w.label order by w.label
-    loop
-        continue when r.room <= 0;
-        if r.label like 'g:%' then
-            v_ids := v_ids || array(
-                select h.id from (
-                    (select k.id, k.key from divvy.task k where k.task_type = t.name and k.group_key = substr(r.label, 3)
-                        and k.key < 0 and k.reason = 'limit' order by k.key desc limit coalesce(r.room, v_more))
-                    union all
-                    (select s.id, s.key from divvy.share s where s.task_type = t.name and s.group_key = substr(r.label, 3)
-                        and s.key < 0 and s.reason = 'limit' and not s.share_of = any (v_full) order by s.key desc limit coalesce(r.room, v_more))) h
-                order by h.key desc limit coalesce(r.room, v_more));
-        else
-            v_ids := v_ids || array(select s.id from divvy.share s where s.task_type = t.name and s.share_of = substr(r.label, 3)::bigint
-                and s.key < 0 and s.reason = 'limit' order by s.key desc limit coalesce(r.room, v_more));
-        end if;
-    end loop;
-    return v_ids;
 end $$;
 
 -- From when on a claim of the type may start something, as far as limits go: null, when only the end of something else can tell.
@@ -276,7 +239,8 @@ begin
         where t.rate is not null), p_now);
 end $$;
 
--- What put_task_type does when limits changed: leases count for what is limited now, what is held back is looked at again.
+-- What put_task_type does when limits changed: leases count for what is limited now, what is held back is looked at again. A claim that counts by
+-- the old limits is waited for. One that has seen none has not the lock; the sweep counts its lease in.
 create or replace function divvy.limits_changed(p_before divvy.task_type, p_after divvy.task_type) returns void
 language plpgsql as $$
 declare
@@ -285,13 +249,14 @@ begin
     if (p_before.max_running, p_before.max_running_per_task, p_before.max_running_per_group)
         is distinct from (p_after.max_running, p_after.max_running_per_task, p_after.max_running_per_group)
     then
+        perform pg_advisory_xact_lock(divvy.lock_of('limit')::int, p_after.no) where p_before.limited;
         perform divvy.relabel(p_after.name);
         if v_held and num_nonnulls(p_after.max_running_per_task, p_after.max_running_per_group) > 0 then
             perform divvy.note_held(p_after);
         elsif v_held then
             perform divvy.let_go(divvy.held_of(p_after.name, 10000), divvy.clock());
         end if;
-        perform divvy.take_up(p_after.name, divvy.full_of(p_after.name), divvy.clock());
+        perform divvy.take_up(divvy.aside_of(p_after.name), divvy.clock());
     end if;
     perform divvy.wake(array[p_after.name]);
 end $$;
@@ -305,19 +270,24 @@ language sql stable as $$
         (select s.id from divvy.share s where s.task_type = p_type and s.key < 0 and s.reason = 'limit' limit p_max))
 $$;
 
--- After the limits of a type changed: its leases count for what is limited now, and sessions look at all of them again.
+-- After the limits of a type changed: its leases count for what is limited now, and sessions look at all of them again. One that is committed
+-- meanwhile is left as it is: it is not limited, and the sweep finds it.
 create or replace function divvy.relabel(p_type text) returns void
 language plpgsql set enable_seqscan = off set jit = off as $$
-begin
-    perform from divvy.lease l where l.task_type = p_type order by l.token, l.lane for update;
+declare
+    l divvy.lease;
     -- Labels are of rows.
-    if exists (select from divvy.task_type t where t.name = p_type and num_nonnulls(t.max_running_per_task, t.max_running_per_group) > 0) then
-        perform divvy.lock_rowless(l.token, true), divvy.write_out(l) from divvy.lease l
-        where l.task_type = p_type and l.share_of is not null and not l.written;
-        update divvy.lease l set written = true where l.task_type = p_type and l.share_of is not null and not l.written;
-    end if;
-    update divvy.lease l set limited = t.limited, (label_ids, labels) = (select x.label_ids, x.labels from divvy.labels_of(l.task_type, l.lane, l.split_ids) x)
-    from divvy.task_type t where t.name = p_type and l.task_type = t.name;
+    v_labels boolean := (select num_nonnulls(t.max_running_per_task, t.max_running_per_group) > 0 from divvy.task_type t where t.name = p_type);
+begin
+    for l in select * from divvy.lease x where x.task_type = p_type order by x.token, x.lane for update loop
+        if v_labels and l.share_of is not null and not l.written then
+            perform divvy.lock_rowless(l.token, true), divvy.write_out(l);
+            l.written := true;
+        end if;
+        update divvy.lease x set written = l.written, limited = t.limited,
+            (label_ids, labels) = (select y.label_ids, y.labels from divvy.labels_of(l.task_type, l.lane, l.split_ids) y)
+        from divvy.task_type t where t.name = p_type and x.token = l.token and x.task_type = l.task_type and x.lane = l.lane;
+    end loop;
     update divvy.task_type t set limit_epoch = t.limit_epoch + 1 where t.name = p_type;
 end $$;
 
@@ -342,7 +312,7 @@ begin
         select * into t from divvy.task_type x where x.name = v_type;
         if num_nonnulls(t.max_running_per_group, t.max_running_per_task) = 0 then
             v_count := v_count + divvy.let_go(divvy.held_of(v_type, p_max), p_now);
-            perform divvy.take_up(v_type, divvy.full_of(v_type), p_now);
+            perform divvy.take_up(divvy.aside_of(v_type), p_now);
         elsif v_started >= coalesce(nullif(current_setting('divvy.note_at_' || t.no, true), ''), '0')::double precision
             and not exists (select from divvy.freed f where f.task_type = v_type)
         then

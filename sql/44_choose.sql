@@ -44,13 +44,17 @@ begin
             v_want := case r.place when 0 then p_want else divvy.share_of_lane(v_lanes, r.place, p_want) end;
             continue when v_want <= 0;
             if r.lane > 20 then
-                u := divvy.unfold(t, r.lane, r.from_key, r.to_key, v_want, p_tokens, v_picked);
+                u := divvy.unfold(t, r.lane, r.from_key, r.to_key, v_want, p_tokens, v_picked, v_last);
                 if r.place > 0 then
                     v_positions[divvy.lane_slot(r.lane)] := u.go_on;
                 end if;
                 continue when not u.any;
                 r.lane := u.lane;
-                c := divvy.choose(t, r.lane, u.from_key, 9223372036854775807, v_want, p_room, p_tokens, v_taken, v_picked, v_last);
+                c := divvy.choose(t, r.lane, u.from_key, 9223372036854775807, v_want, p_room, p_tokens, v_taken, v_picked, u.last_group);
+                -- The rows that were made lie at the end: where nothing is left before them, no claim walks over them again.
+                if (divvy.candidates(t.name, r.lane, v_positions[divvy.lane_slot(r.lane)], u.from_key, 1, v_taken)).keys is null then
+                    v_positions[divvy.lane_slot(r.lane)] := c.go_on;
+                end if;
             else
                 c := divvy.choose(t, r.lane, r.from_key, r.to_key, v_want, p_room, p_tokens, v_taken, v_picked, v_last);
                 if r.place > 0 then

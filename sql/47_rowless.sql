@@ -145,16 +145,18 @@ begin
     return v_count;
 end $$;
 
--- Rows for splits of a stretch from a number on; a paused task's are delayed, and so are those of one that is put aside.
+-- Rows for splits of a stretch from a number on; a paused task's are delayed, and so are those of one that is put aside. In plpgsql, which
+-- keeps the plan: a claim may call it for each of many tasks.
 create or replace function divvy.write_out_ready(k divvy.task, s divvy.stretch, p_first int, p_payloads jsonb[]) returns void
-language sql as $$
+language plpgsql as $$
+begin
     insert into divvy.share (id, key, share_of, split_no, task_type, priority, group_key, max_attempts, timeout, state, reason, due_at, payload)
     select s.id_base + p_first - 1 + n, divvy.next_key(s.lane < 0), k.id, p_first - 1 + n, k.task_type, abs(s.lane) - 20, k.group_key, k.max_attempts, k.timeout,
         case when s.lane < 0 then 'delayed' else 'ready' end::divvy.split_status, case when s.held_by is not null then 'limit' when s.lane < 0 then 'paused' end,
         case when s.held_by is not null then 'infinity' when s.lane < 0 then coalesce(k.paused_until, s.due_at) else s.due_at end, payload
     from unnest(p_payloads) with ordinality as p (payload, n)
-    order by n
-$$;
+    order by n;
+end $$;
 
 -- Pauses the stretches of a task, or ends their pause: then they are behind what came meanwhile.
 create or replace function divvy.hold_stretches(p_task bigint) returns void

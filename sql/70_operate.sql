@@ -240,7 +240,7 @@ begin
         returning u.id)
     select count(*) into v_moved from moved;
     -- What comes of it later, too.
-    update divvy.task t set priority = p_priority where t.id = k.id and t.priority <> p_priority;
+    update divvy.task t set priority = p_priority, key = divvy.next_key(t.key < 0) where t.id = k.id and t.priority <> p_priority;
     return v_moved + v_unbegun;
 end $$;
 

@@ -3,6 +3,7 @@
 use crate::support::clock::Clock;
 use crate::support::db::TestDb;
 use crate::support::hand::{Claimed, Hand};
+use crate::support::race::until_waiting_for_lock;
 use std::time::Duration;
 
 /// More than a stretch needs at least.
@@ -245,6 +246,102 @@ async fn a_limit_that_comes_later_counts_what_runs_without_a_row() {
         assert!(hand.claim("x", 99).await.is_empty(), "{options}");
         hand.complete_many(&first[2..4]).await;
         assert_eq!(of(&hand.claim("x", 99).await, task), 2, "{options}");
+        assert!(hand.claim("x", 99).await.is_empty(), "{options}");
+    }
+}
+
+#[tokio::test]
+async fn claims_of_one_split_take_turns_among_large_tasks() {
+    for options in ["{}"].iter().chain(&ROOMY) {
+        let (_db, mut hand) = bench(options).await;
+        let tasks = [
+            divided(&mut hand, 900, "a").await,
+            divided(&mut hand, 900, "b").await,
+            divided(&mut hand, 300, "c").await,
+        ];
+        let mut got = Vec::new();
+        for _ in 0..12 {
+            got.push(hand.claim("x", 1).await.pop().unwrap());
+        }
+        // A task of many splits lies in four stretches, where its type has no limits.
+        for task in tasks {
+            assert!((1..=6).contains(&of(&got, task)), "{options}: {}", of(&got, task));
+        }
+    }
+}
+
+#[tokio::test]
+async fn groups_take_turns_in_claims_of_one_split() {
+    let (_db, mut hand) = bench(r#"{"fair_by_group": true}"#).await;
+    for _ in 0..5 {
+        divided(&mut hand, 100, "many").await;
+    }
+    let lone = divided(&mut hand, 1_000, "one").await;
+    let mut of_lone = 0;
+    for _ in 0..10 {
+        of_lone += of(&hand.claim("x", 1).await, lone);
+    }
+    assert!((4..=6).contains(&of_lone), "{of_lone}");
+}
+
+#[tokio::test]
+async fn a_large_task_of_a_full_group_leaves_their_turn_to_the_small_ones() {
+    let (_db, mut hand) = bench(r#"{"max_running_per_group": 2}"#).await;
+    let large = divided(&mut hand, 1_000, "g").await;
+    divided(&mut hand, 10, "g").await;
+    divided(&mut hand, SPLITS, "g").await;
+    hand.run("insert into divvy.task (task_type, group_key) select 'x', 'g' from generate_series(1, 5)")
+        .await;
+    let mut of_large = 0;
+    for _ in 0..60 {
+        let splits = hand.claim("x", 50).await;
+        assert_eq!(splits.len(), 2);
+        of_large += of(&splits, large);
+        hand.complete_many(&splits).await;
+    }
+    assert_eq!(hand.count("divvy.task where finished_at is null").await, 1);
+    assert!(of_large >= 10, "{of_large}");
+}
+
+#[tokio::test]
+async fn a_lease_that_comes_while_limits_change_loses_no_split() {
+    for options in NARROW {
+        let (db, mut hand) = bench("{}").await;
+        divided(&mut hand, 100, "g").await;
+        let first = hand.claim("x", 2).await;
+        // Somebody ends splits of another lease, which shares its lock with this one.
+        let mut other = Hand::new(&db).await;
+        other.run("begin").await;
+        other.run(&format!("select divvy.lock_rowless({}, false)", first[0].token + 256)).await;
+        let mut changer = Hand::new(&db).await;
+        let (pid, sql) = (changer.pid, format!("select divvy.put_task_type('x', '{options}')"));
+        let changing = tokio::spawn(async move { changer.run(&sql).await });
+        until_waiting_for_lock(db.pool(), pid).await;
+        let second = hand.claim("x", 2).await;
+        assert_eq!(second.len(), 2);
+        other.run("commit").await;
+        changing.await.unwrap();
+        assert_eq!(hand.count("divvy.split").await, 100, "{options}");
+        hand.run("select divvy.tick()").await;
+        assert!(hand.claim("x", 99).await.is_empty(), "{options}");
+        assert_eq!(hand.complete_many(&[first, second].concat()).await, vec!["ok"; 4], "{options}");
+        assert_eq!(hand.claim("x", 99).await.len(), 3, "{options}");
+    }
+}
+
+#[tokio::test]
+async fn a_claim_that_counts_by_the_old_limits_counts_by_the_new_ones_too() {
+    for options in NARROW {
+        let (db, mut hand) = bench(r#"{"max_running": 10}"#).await;
+        divided(&mut hand, 100, "g").await;
+        hand.run("begin").await;
+        assert_eq!(hand.claim("x", 5).await.len(), 5);
+        let mut changer = Hand::new(&db).await;
+        let (pid, sql) = (changer.pid, format!("select divvy.put_task_type('x', '{options}')"));
+        let changing = tokio::spawn(async move { changer.run(&sql).await });
+        until_waiting_for_lock(db.pool(), pid).await;
+        hand.run("commit").await;
+        changing.await.unwrap();
         assert!(hand.claim("x", 99).await.is_empty(), "{options}");
     }
 }
