@@ -3,10 +3,6 @@
 alter table divvy.stretch add held_by text collate "C";      -- the label of the task or the group that is full
 create index stretch_held_idx on divvy.stretch (task_type, held_by, key) where held_by is not null;
 
--- What the payloads are that a rule says is written in one place, divvy.payload_by.
-alter type divvy.part drop attribute rule;
-drop function if exists divvy.rule_of(bigint, int, int);
-
 -- Functions of the rules that have other arguments from here on, or are gone.
 drop function if exists divvy.lies_in_stretches(text, bigint);
 drop function if exists divvy.write_out_type(text, int);

@@ -83,7 +83,7 @@ language sql immutable parallel safe as $$
     select p_task || '.' || case when p_phase = 'execute' then p_no::text else p_phase end || '.' || p_epoch || '.' || p_continuation
 $$;
 
--- Parts with all columns of one length: in one of a stretch, what is the same for all stands once.
+-- Parts with all columns of one length: in one of a stretch, what is the same for all stands once, and what a rule says not at all.
 create or replace function divvy.at_full_length(p_parts divvy.part[]) returns divvy.part[]
 language plpgsql stable as $$
 declare
@@ -95,6 +95,10 @@ begin
         n[1] := cardinality(p.split_ids);
         continue when p.lane < 20;
         p.split_nos := array(select generate_series(p.split_nos[1], p.split_nos[1] + n[1] - 1));
+        if p.rule is not null then
+            p.split_payloads := array(select divvy.payload_by(p.rule, no) from unnest(p.split_nos) with ordinality as x (no, at) order by at);
+            p.rule := null;
+        end if;
         p.task_ids := array_fill(p.task_ids[1], n);
         p.phases := array_fill(p.phases[1], n);
         p.split_counts := array_fill(p.split_counts[1], n);

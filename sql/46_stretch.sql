@@ -131,7 +131,7 @@ begin
 end $$;
 
 -- The next p_want splits of a stretch, as far as there is room for them. What is the same for all stands once in its column, of their
--- numbers the first.
+-- numbers the first, and payloads that a rule says are left to whoever unfolds the part.
 create or replace function divvy.pick_stretch(t divvy.task_type, s divvy.stretch, p_want int, p_room bigint) returns divvy.part
 language plpgsql as $$
 declare
@@ -144,20 +144,31 @@ declare
 begin
     select * into k from divvy.task x where x.id = s.share_of;
     v_own := divvy.answer_bytes(k.payload) + divvy.answer_bytes(k.headers);
-    v_payloads := divvy.payloads_of(k.id, s.first_no, v_last);
-    p.bytes := p_want * v_own + pg_column_size(v_payloads);
-    -- None is compressed in an array; only where they are many bytes, or one is large, each is looked at.
-    if p.bytes > p_room or (select max(pg_column_size(y)) from unnest(v_payloads) y) >= 3000 then
-        select max(x.n), max(x.total) into n, p.bytes
-        from (select y.n, sum(v_own + divvy.answer_bytes(y.payload)) over (rows unbounded preceding) as total
-            from unnest(v_payloads) with ordinality as y (payload, n)) x
-        where x.total <= p_room;
-        if n is null then
+    p.rule := divvy.rule_of(k.id, s.first_no, v_last);
+    if p.rule is not null then
+        -- Two numbers and their names are no longer than the rule.
+        v_own := v_own + octet_length(p.rule::text) + 20;
+        n := least(p_want, p_room / v_own);
+        p.bytes := n * v_own;
+        if n = 0 then
             return null;
         end if;
-        v_payloads := v_payloads[:n];
+    else
+        v_payloads := divvy.payloads_of(k.id, s.first_no, v_last);
+        p.bytes := p_want * v_own + pg_column_size(v_payloads);
+        -- None is compressed in an array; only where they are many bytes, or one is large, each is looked at.
+        if p.bytes > p_room or (select max(pg_column_size(y)) from unnest(v_payloads) y) >= 3000 then
+            select max(x.n), max(x.total) into n, p.bytes
+            from (select y.n, sum(v_own + divvy.answer_bytes(y.payload)) over (rows unbounded preceding) as total
+                from unnest(v_payloads) with ordinality as y (payload, n)) x
+            where x.total <= p_room;
+            if n is null then
+                return null;
+            end if;
+            v_payloads := v_payloads[:n];
+        end if;
+        p.split_payloads := v_payloads;
     end if;
-    p.split_payloads := v_payloads;
     p.task_type := t.name;
     p.lane := s.lane;
     p.due_at := s.due_at;
@@ -177,4 +188,14 @@ begin
     p.timeout := coalesce(k.timeout, t.timeout);
     p.timeouts := array[p.timeout];
     return p;
+end $$;
+
+-- The rule that says the payloads of all splits from p_first to p_last; null where there is none.
+create or replace function divvy.rule_of(p_task bigint, p_first int, p_last int) returns jsonb
+language plpgsql stable as $$
+declare
+    g divvy.given;
+begin
+    select * into g from divvy.given x where x.share_of = p_task and x.first_no <= p_first order by x.first_no desc limit 1;
+    return case when g.last_no >= p_last then g.rule end;
 end $$;

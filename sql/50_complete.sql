@@ -69,7 +69,7 @@ end $$;
 -- The same round trip for divvy's own worker, without JSON: first a row with the verdicts in the order given (null: all
 -- ok), then a row for each part taken (max 0: only completes). runs: splits without results, as divvy.finish_runs takes them; their
 -- verdicts follow. Who gives it, if only {}, is answered briefly: where split_nos is one number of two split_ids, it is the first of a
--- run, and they are its first and last. Errors and locks: as complete_many and claim.
+-- run, and they are its first and last; and where rule says what the payloads are, they are left out. Errors and locks: as complete_many and claim.
 create or replace function divvy.exchange(worker uuid, split_ids bigint[], tokens bigint[], results jsonb, task_types text[], max int,
     lease interval default null, per_type int[] default null, runs bigint[] default null)
 returns table (verdicts text[], part divvy.part)

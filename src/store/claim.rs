@@ -1,6 +1,7 @@
 //! Taking splits, and taking the next ones in the round trip that completes the last.
 
 mod part;
+mod rule;
 
 use crate::Result;
 use crate::id::{SplitId, TaskId, Token};

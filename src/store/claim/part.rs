@@ -1,6 +1,7 @@
 //! What a claim takes from one lane: a column an array, since rows would cost more than all else of a claim.
 
 use super::Claimed;
+use super::rule::Rule;
 use crate::Result;
 use crate::id::{SplitId, TaskId, Token};
 use crate::store::state::Phase;
@@ -25,6 +26,7 @@ pub(super) fn unfold(row: &PgRow, claimed: &mut Vec<Claimed>) -> Result<()> {
     let tasks: Vec<TaskId> = row.try_get("task_ids")?;
     let phases: Vec<Phase> = row.try_get("phases")?;
     let mut split_nos: Vec<i32> = row.try_get("split_nos")?;
+    let rule: Option<Json<Rule>> = row.try_get("rule")?;
     if let ([first, last], [no]) = (&splits[..], &split_nos[..]) {
         (splits, split_nos) = run(*first, *last, *no);
     }
@@ -64,7 +66,10 @@ pub(super) fn unfold(row: &PgRow, claimed: &mut Vec<Claimed>) -> Result<()> {
             token,
             lease_until,
             payload: take(&mut payloads, at),
-            split_payload: take(&mut split_payloads, at),
+            split_payload: match &rule {
+                Some(Json(rule)) => rule.payload(split_no),
+                None => take(&mut split_payloads, at),
+            },
             checkpoint: take(&mut checkpoints, at),
             headers: take(&mut headers, at),
             epoch,

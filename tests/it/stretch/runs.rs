@@ -141,12 +141,12 @@ async fn the_answer_is_brief_for_who_asks_in_runs_and_whole_for_others() {
     .await;
     let ask = |runs: &str| {
         format!(
-            "select concat_ws(' ', cardinality((part).split_ids), cardinality((part).split_nos),
-                cardinality((part).split_payloads)) from divvy.exchange('{}', '{{}}', '{{}}', null, '{{x}}', 15{runs}) offset 1",
+            "select concat_ws(' ', cardinality((part).split_ids), cardinality((part).split_nos), (part).rule is not null,
+                coalesce(cardinality((part).split_payloads), 0)) from divvy.exchange('{}', '{{}}', '{{}}', null, '{{x}}', 15{runs}) offset 1",
             hand.worker
         )
     };
     let (whole, brief) = (ask(""), ask(", runs => '{}'"));
-    assert_eq!(hand.get::<String>(&whole).await, "15 15 15");
-    assert_eq!(hand.get::<String>(&brief).await, "2 1 15");
+    assert_eq!(hand.get::<String>(&whole).await, "15 15 f 15");
+    assert_eq!(hand.get::<String>(&brief).await, "2 1 t 0");
 }
