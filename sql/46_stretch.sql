@@ -93,14 +93,13 @@ begin
         for c in
             -- Where there are more tasks than it wants, it is the turn of those that have waited longest; among these the small ones come first, since
             -- what they leave of their part is the others'.
-            select y.*, count(*) filter (where y.turn = 1 and not y.waits)
-                over (order by y.waits, y.turn, y.size, y.key rows between current row and unbounded following) as tasks
-            from (select w.*, row_number() over (order by w.turn, w.key) > p_want as waits
-                from (select x.*, row_number() over (partition by x.share_of order by x.key) as turn
-                    from (select z.ctid as place, z.share_of, z.key, z.last_no - z.first_no as size from divvy.stretch z
-                        where z.task_type = t.name and z.lane = p_lane and z.key > p_from and z.key <= p_to and z.first_no <= z.last_no
-                        order by z.key limit v_width) x) w) y
-            order by y.waits, y.turn, y.size, y.key
+            select y.*, count(*) filter (where y.turn = 1) over (order by y.turn, y.size, y.key rows between current row and unbounded following) as tasks
+            from (select x.*, row_number() over (partition by x.share_of order by x.key) as turn
+                from (select z.ctid as place, z.share_of, z.key, z.last_no - z.first_no as size from divvy.stretch z
+                    where z.task_type = t.name and z.lane = p_lane and z.key > p_from and z.key <= p_to and z.first_no <= z.last_no
+                    order by z.key limit v_width) x
+                order by turn, x.key limit p_want) y
+            order by y.turn, y.size, y.key
         loop
             v_more := true;
             v_last := greatest(v_last, c.key);
