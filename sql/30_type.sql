@@ -1,7 +1,7 @@
 -- Task types: what a task of a name is split into, how often it is tried, when it counts as failed.
 
 -- Declares a type, or changes the options that are named; an option given as null returns to its default.
--- Errors: DV010 (unknown or malformed option, the type unchanged). Locks: the type's row.
+-- Errors: DV004 (its limits change, and somebody holds leases of it for 10 s), DV010 (unknown or malformed option); the type is unchanged then. Locks: the type's row.
 create or replace function divvy.put_task_type(name text, options jsonb default '{}') returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column

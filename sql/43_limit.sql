@@ -240,17 +240,28 @@ begin
 end $$;
 
 -- What put_task_type does when limits changed: leases count for what is limited now, what is held back is looked at again. A claim that counts by
--- the old limits is waited for. One that has seen none has not the lock; the sweep counts its lease in.
+-- the old limits is waited for. One that has seen none has not the lock; the sweep counts its lease in. Errors: DV004.
 create or replace function divvy.limits_changed(p_before divvy.task_type, p_after divvy.task_type) returns void
-language plpgsql as $$
+language plpgsql set lock_timeout = '200ms' as $$
 declare
+    v_tries constant int := 50;
     v_held boolean := num_nonnulls(p_before.max_running_per_task, p_before.max_running_per_group) > 0;
 begin
     if (p_before.max_running, p_before.max_running_per_task, p_before.max_running_per_group)
         is distinct from (p_after.max_running, p_after.max_running_per_task, p_after.max_running_per_group)
     then
-        perform pg_advisory_xact_lock(divvy.lock_of('limit')::int, p_after.no) where p_before.limited;
-        perform divvy.relabel(p_after.name);
+        for i in 1 .. v_tries loop
+            begin
+                perform pg_advisory_xact_lock(divvy.lock_of('limit')::int, p_after.no) where p_before.limited;
+                perform divvy.relabel(p_after.name);
+                exit;
+            exception when lock_not_available then
+                -- A call that ends splits has their leases, and waits for this lock to claim: all that was locked here is free again.
+                if i = v_tries then
+                    raise exception using errcode = 'DV004', message = format('type %s: somebody holds its leases for long; try again', p_after.name);
+                end if;
+            end;
+        end loop;
         if v_held and num_nonnulls(p_after.max_running_per_task, p_after.max_running_per_group) > 0 then
             perform divvy.note_held(p_after);
         elsif v_held then

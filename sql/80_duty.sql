@@ -26,7 +26,7 @@ end $$;
 -- Makes ready what waited for a moment that has come; starts scheduled tasks, whose types are looked at again. Returns how many.
 create or replace function divvy.promote(max int default 500) returns int
 language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off
-set enable_mergejoin = off set enable_sort = off set jit = off as $$
+set enable_mergejoin = off set jit = off as $$
 declare
     v_now timestamptz := divvy.clock();
     v_types text[];

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 /// What was fetched ahead and waits for so long goes back, for whoever is idle: those before it are slower than thought.
 pub(super) const AHEAD_MOST: Duration = Duration::from_secs(1);
+
 /// A split that waits for a slot, and since when.
 struct Queued {
     split: Box<Claimed>,

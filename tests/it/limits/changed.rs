@@ -1,7 +1,10 @@
 //! Limits that are set, raised, lowered and removed while splits run.
 
 use super::{enqueue_many, seen};
+use crate::support::db::TestDb;
+use crate::support::hand::Hand;
 use crate::support::queue::{Queue, quoted};
+use crate::support::race::until_waiting_for_lock;
 use serde_json::json;
 
 #[tokio::test]
@@ -36,6 +39,28 @@ async fn a_claim_that_had_not_seen_the_limit_counts_after_the_next_tick() {
     q.run("commit").await;
     q.tick().await;
     assert_eq!(q.claim_up_to("a", 9).await.len(), 1);
+}
+
+#[tokio::test]
+async fn limits_that_change_give_way_to_a_call_that_has_ended_splits_and_claims() {
+    let db = TestDb::new().await;
+    let (mut hand, mut operator) = (Hand::new(&db).await, Hand::new(&db).await);
+    hand.declare("x", r#"{"max_running": 5}"#).await;
+    hand.run("insert into divvy.task (task_type) select 'x' from generate_series(1, 20)").await;
+    let splits = hand.claim("x", 3).await;
+    hand.run("begin").await;
+    assert_eq!(hand.complete(&splits[0]).await, "ok");
+    let pid = operator.pid;
+    let changing = tokio::spawn(async move {
+        operator.code("select divvy.put_task_type('x', '{\"max_running\": 4}')").await
+    });
+    until_waiting_for_lock(db.pool(), pid).await;
+    assert_eq!(hand.claim("x", 9).await.len(), 3);
+    hand.run("commit").await;
+    assert_eq!(changing.await.unwrap(), "ok");
+    assert!(hand.claim("x", 9).await.is_empty());
+    hand.complete_many(&splits[1..]).await;
+    assert_eq!(hand.claim("x", 9).await.len(), 1);
 }
 
 #[tokio::test]

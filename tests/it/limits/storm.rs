@@ -78,8 +78,47 @@ fn list(numbers: &[i64]) -> String {
     numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
+/// Changes the type's limits as chance has it, and pauses, moves and resumes its tasks, until it is over.
+async fn meddler(
+    mut hand: Hand,
+    mut chance: Chance,
+    changes: &'static [&'static str],
+    over: Arc<AtomicBool>,
+) {
+    while !over.load(Relaxed) {
+        let said = match chance.below(8) {
+            0 => {
+                let change = changes[chance.below(changes.len() as u64) as usize];
+                hand.code(&format!("select divvy.put_task_type('x', '{change}')")).await
+            }
+            1 => hand.code("select divvy.pause('x', divvy.clock() + interval '1 s')").await,
+            2 => hand.code("select divvy.resume('x')").await,
+            what => {
+                let open =
+                    hand.all::<i64>("select id from divvy.task where finished_at is null order by id").await;
+                let Some(task) = open.get(chance.below(open.len().max(1) as u64) as usize) else { continue };
+                let call = match what {
+                    3 => format!("pause_task({task}, divvy.clock() + interval '2 s')"),
+                    4 => format!("resume_task({task})"),
+                    5 => format!("update_task({task}, '{{\"priority\": {}}}')", chance.below(4) + 1),
+                    6 => format!("reschedule({task}, null, {})", chance.below(4) + 1),
+                    _ => format!("reschedule({task}, divvy.clock() + interval '1 s')"),
+                };
+                hand.code(&format!("select divvy.{call}")).await
+            }
+        };
+        // The task may have ended meanwhile, or nothing of it waits.
+        assert!(said == "ok" || said == "DV004", "{said}");
+    }
+}
+
 /// `counted`: how many run at most at this moment, of whatever is limited.
 async fn storm(options: &str, tasks: &str, counted: &str, limit: i64) {
+    storm_with(options, tasks, counted, limit, &[]).await;
+}
+
+/// `changes`: limits that somebody sets meanwhile, none of them higher.
+async fn storm_with(options: &str, tasks: &str, counted: &str, limit: i64, changes: &'static [&'static str]) {
     let db = TestDb::new().await;
     let clock = Clock::stop(&db).await;
     let mut hand = Hand::new(&db).await;
@@ -89,6 +128,10 @@ async fn storm(options: &str, tasks: &str, counted: &str, limit: i64) {
     let mut working = Vec::new();
     for client in 0..CLAIMERS {
         working.push(tokio::spawn(claimer(Hand::new(&db).await, Chance(client + 1), over.clone())));
+    }
+    if !changes.is_empty() {
+        let hand = Hand::new(&db).await;
+        working.push(tokio::spawn(meddler(hand, Chance(CLAIMERS + 1), changes, over.clone())));
     }
     let until = Instant::now() + 4 * DEADLINE;
     let mut most = 0;
@@ -116,6 +159,8 @@ async fn storm(options: &str, tasks: &str, counted: &str, limit: i64) {
     );
     assert!(most > 0, "something was seen to run");
     // Every slot is there again, and not one more.
+    hand.declare("x", &format!("{{{options}}}")).await;
+    hand.run("select divvy.resume('x')").await;
     hand.run(tasks).await;
     hand.run("update divvy.worker set seen_at = divvy.clock()").await;
     let started = hand.claim("x", 1000).await.len();
@@ -170,6 +215,26 @@ async fn all_limits_together_hold_in_a_storm() {
             (select count(*) as n from running group by group_key) g), 3 * (select coalesce(max(n), 0) from
             (select count(*) as n from running group by task_id) g))",
         6,
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn limits_of_large_tasks_hold_while_people_meddle() {
+    storm_with(
+        r#""max_running_per_task": 3, "max_running_per_group": 3, "max_running": null, "fair_by_group": false"#,
+        "insert into divvy.task (task_type, group_key, split_count) select 'x', 'g' || i % 2, 40 from generate_series(1, 4) i",
+        "select coalesce(max(n), 0) from (select count(*) as n from divvy.split where status = 'running' group by group_key) g",
+        3,
+        &[
+            r#"{"max_running_per_task": 1}"#,
+            r#"{"max_running_per_task": 3}"#,
+            r#"{"max_running_per_task": null}"#,
+            r#"{"max_running_per_group": 1}"#,
+            r#"{"max_running_per_group": 3, "fair_by_group": true}"#,
+            r#"{"max_running": 4}"#,
+            r#"{"max_running": null, "fair_by_group": false}"#,
+        ],
     )
     .await;
 }
