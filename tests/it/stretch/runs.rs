@@ -82,6 +82,19 @@ async fn a_run_in_which_something_befell_a_split_says_so_of_that_split_only() {
 }
 
 #[tokio::test]
+async fn a_run_over_a_split_that_has_become_a_row_ends_each_once() {
+    let (_db, mut hand) = bench().await;
+    let task = hand.divided("x", SPLITS).await;
+    let splits = hand.claim("x", SPLITS as usize).await;
+    assert_eq!(hand.call("checkpoint", &splits[7], "'1'").await, "ok");
+    assert_eq!(end_runs(&mut hand, &[(&splits[0], &splits[9])]).await, None);
+    assert_eq!(statuses(&mut hand, task).await, ["10 succeeded", "30 running"]);
+    assert_eq!(end_runs(&mut hand, &[(&splits[10], &splits[39])]).await, None);
+    assert_eq!(hand.count("divvy.split where status = 'succeeded'").await, i64::from(SPLITS));
+    assert_eq!(hand.claim_one("x").await.phase, "reduce");
+}
+
+#[tokio::test]
 async fn plain_tasks_end_in_runs_too() {
     let (_db, mut hand) = bench().await;
     hand.declare("plain", "{}").await;
