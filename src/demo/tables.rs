@@ -13,7 +13,7 @@ use crate::{Error, ErrorKind, Result};
 const COPY_CHUNK_BYTES: usize = 256 * 1024;
 
 /// Names that differ and become one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx_macros::FromRow)]
 pub struct Collision {
     /// `NFC`, `NFD`, `NFKC` or `NFKD`.
     pub form: String,
@@ -26,7 +26,7 @@ pub struct Collision {
 }
 
 /// What reduce says of one form.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx_macros::FromRow)]
 pub struct FormReport {
     /// `NFC`, `NFD`, `NFKC` or `NFKD`.
     pub form: String,
@@ -41,7 +41,7 @@ pub struct FormReport {
 }
 
 /// A row that only one side has: Postgres, whom the check asks, or the report of reduce.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx_macros::FromRow)]
 pub struct Difference {
     /// `Postgres` or `the report`.
     pub said_by: String,

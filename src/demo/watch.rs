@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use crate::{Error, ErrorKind, Result};
 
 /// One execute split, as `divvy.split_overview` has it.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, sqlx_macros::FromRow)]
 pub struct SplitRow {
     /// Its number in the task, from 1.
     pub split_no: i32,

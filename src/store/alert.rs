@@ -7,7 +7,7 @@ use sqlx::PgExecutor;
 
 /// A row of `divvy.alert_overview`: an alert that is open.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx_macros::FromRow)]
 pub struct AlertRow {
     /// The rule, such as `lag`.
     pub name: String,
@@ -43,7 +43,7 @@ pub async fn all(executor: impl PgExecutor<'_>) -> Result<Vec<AlertRow>> {
 }
 
 /// A row of `divvy.findings`: what is wrong now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx_macros::FromRow)]
 pub struct Finding {
     /// The rule.
     pub name: String,

@@ -8,7 +8,7 @@ use sqlx::PgExecutor;
 
 /// What one call of `divvy.bulk` found and did.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx_macros::FromRow)]
 pub struct Bulk {
     /// How many tasks match; null in a call that goes on after a task.
     pub matched: Option<i64>,

@@ -8,7 +8,7 @@ use sqlx::PgExecutor;
 
 /// A calendar.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
 pub struct CalendarRow {
     /// Its name.
     pub name: String,
@@ -26,7 +26,7 @@ pub struct CalendarRow {
 
 /// A day on its own.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
 pub struct DateRow {
     /// The day.
     pub date: NaiveDate,

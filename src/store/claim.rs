@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 /// One claimed split, with everything needed to run it. What users wrote stays unparsed until the
 /// split's own failure boundary, so that one malformed value harms one split.
-#[derive(Debug, Clone, sqlx::FromRow)]
+#[derive(Debug, Clone, sqlx_macros::FromRow)]
 pub struct Claimed {
     /// The split.
     pub split_id: SplitId,

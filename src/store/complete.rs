@@ -29,7 +29,7 @@ pub struct Finished {
 }
 
 /// Where a failed split went.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, sqlx_macros::FromRow)]
 pub struct Failed {
     /// Its new status.
     pub status: SplitStatus,
@@ -271,7 +271,7 @@ pub async fn add_splits(
 }
 
 /// One ended split, as reduce sees it.
-#[derive(Debug, Clone, sqlx::FromRow)]
+#[derive(Debug, Clone, sqlx_macros::FromRow)]
 pub struct ReduceInput {
     /// Its number in the task.
     pub split_no: i32,

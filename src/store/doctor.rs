@@ -4,7 +4,7 @@ use crate::Result;
 use sqlx::PgConnection;
 
 /// What the server and the database say.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, sqlx_macros::FromRow)]
 pub struct Settings {
     /// `fsync`.
     pub fsync: bool,

@@ -80,7 +80,7 @@ pub async fn tick(executor: impl PgExecutor<'_>, max: i32) -> Result<Vec<(String
 }
 
 /// A cron schedule without a next moment.
-#[derive(Debug, Clone, sqlx::FromRow)]
+#[derive(Debug, Clone, sqlx_macros::FromRow)]
 pub struct Unplanned {
     /// Its id.
     pub schedule_id: ScheduleId,

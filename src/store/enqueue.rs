@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use sqlx::PgExecutor;
 
 /// The answer to an enqueue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx_macros::FromRow)]
 pub struct Enqueued {
     /// The task: the new one, or the one that holds the dedupe key.
     pub task_id: TaskId,
@@ -18,7 +18,7 @@ pub struct Enqueued {
 }
 
 /// The answer for one row of [`enqueue_many`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx_macros::FromRow)]
 pub struct EnqueuedRow {
     /// The row's place in the array, from 1.
     pub ord: i32,
@@ -29,7 +29,7 @@ pub struct EnqueuedRow {
 }
 
 /// How far a task is, and what came of it.
-#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, sqlx_macros::FromRow)]
 pub struct TaskResult {
     /// The task's status.
     pub status: TaskStatus,

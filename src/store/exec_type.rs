@@ -4,7 +4,7 @@ use crate::Result;
 use sqlx::PgExecutor;
 
 /// A type whose handler is a command.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, sqlx_macros::FromRow)]
 pub struct ExecType {
     /// The type.
     pub name: String,

@@ -7,7 +7,7 @@ use sqlx::PgExecutor;
 
 /// What one rule says of a split: a row of `divvy.explain`.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx_macros::FromRow)]
 pub struct RuleRow {
     /// The rule, such as `max_running`.
     pub rule: String,

@@ -5,7 +5,7 @@ use serde_json::Value;
 use sqlx::PgExecutor;
 
 /// A row of `divvy.http_type`. Lengths of time are in seconds.
-#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, sqlx_macros::FromRow)]
 pub struct HttpType {
     /// The type.
     pub name: String,

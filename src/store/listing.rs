@@ -43,7 +43,7 @@ pub struct TaskFilter {
 
 /// A row of `divvy.task_overview`.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct TaskRow {
     pub task_id: TaskId,
@@ -142,7 +142,7 @@ pub struct SplitFilter {
 
 /// A row of `divvy.split_overview`.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct SplitRow {
     pub split_id: SplitId,

@@ -24,7 +24,7 @@ pub async fn health(executor: impl PgExecutor<'_>) -> Result<Vec<(String, f64)>>
 
 /// A row of `divvy.metric_minute`: one type in one minute.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct MinuteRow {
     pub at: DateTime<Utc>,

@@ -177,7 +177,7 @@ pub async fn drop_task_type(executor: impl PgExecutor<'_>, name: &str) -> Result
 }
 
 /// What one duty of a tick did.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, sqlx_macros::FromRow)]
 pub struct Done {
     /// The duty.
     pub duty: String,

@@ -14,7 +14,7 @@ const ROWS_MAX: i64 = 10_000;
 
 /// A row of `divvy.task_progress`.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct Progress {
     pub task_id: TaskId,
@@ -48,7 +48,7 @@ pub async fn progress(executor: impl PgExecutor<'_>, task: TaskId) -> Result<Opt
 
 /// A row of `divvy.type_stats`.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct TypeRow {
     pub task_type: String,
@@ -88,7 +88,7 @@ pub async fn types(executor: impl PgExecutor<'_>) -> Result<Vec<TypeRow>> {
 
 /// A row of `divvy.worker_overview`.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct WorkerRow {
     pub worker: Uuid,
@@ -120,7 +120,7 @@ pub async fn workers(executor: impl PgExecutor<'_>) -> Result<Vec<WorkerRow>> {
 
 /// A row of `divvy.schedule_overview`.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct ScheduleRow {
     pub schedule_id: ScheduleId,
@@ -166,7 +166,7 @@ pub async fn schedules(executor: impl PgExecutor<'_>) -> Result<Vec<ScheduleRow>
 
 /// A row of `divvy.dead_splits`: failed splits with one fingerprint.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct DeadRow {
     pub task_type: String,
@@ -203,7 +203,7 @@ pub async fn health(executor: impl PgExecutor<'_>) -> Result<Vec<(String, Option
 }
 
 /// A task as it was enqueued.
-#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, sqlx_macros::FromRow)]
 pub struct TaskOfType {
     /// The task.
     pub id: TaskId,

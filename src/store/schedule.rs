@@ -133,7 +133,7 @@ pub fn seconds(delta: &TimeDelta) -> String {
 }
 
 /// A stored schedule's rule, for previews.
-#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, sqlx_macros::FromRow)]
 pub struct StoredRule {
     /// Its id.
     pub schedule_id: ScheduleId,
@@ -199,7 +199,7 @@ pub async fn rule(executor: impl PgExecutor<'_>, name: &str) -> Result<StoredRul
 }
 
 /// What calendar and jitter make of a moment.
-#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, sqlx_macros::FromRow)]
 pub struct Due {
     /// The moment.
     pub moment: DateTime<Utc>,
@@ -226,7 +226,7 @@ pub async fn due_times(
 
 /// A row of `divvy.schedule_fire`: a moment and what was decided.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
 #[expect(missing_docs, reason = "the table's columns, documented in sql/README.md")]
 pub struct FireRow {
     pub schedule_id: ScheduleId,

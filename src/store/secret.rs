@@ -9,7 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// A secret as a worker needs it. It is never printed.
-#[derive(Clone, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, PartialEq, Eq, sqlx_macros::FromRow)]
 pub struct Secret {
     /// Its name.
     pub name: String,
@@ -77,7 +77,7 @@ pub async fn forget(executor: impl PgExecutor<'_>, name: &str) -> Result<()> {
 }
 
 /// A row of `divvy.secret_overview`.
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct SecretRow {
     pub name: String,

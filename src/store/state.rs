@@ -7,9 +7,8 @@ macro_rules! names {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[$doc])*
         #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
-        #[sqlx(type_name = "text", rename_all = "snake_case")]
         #[non_exhaustive]
         pub enum $name { $($(#[$vdoc])* $variant,)+ }
 
@@ -25,6 +24,11 @@ macro_rules! names {
                 f.write_str(self.as_str())
             }
         }
+
+        $crate::id::in_sql!($name as &str: |name| name.as_str(), |text| match text {
+            $($text => Ok(Self::$variant),)+
+            _ => Err(format!("{text} is no {}", stringify!($name)).into()),
+        });
     };
 }
 

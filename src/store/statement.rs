@@ -14,7 +14,7 @@ use std::time::Duration;
 const ACQUIRE_MAX: Duration = Duration::from_secs(60);
 
 /// A type whose steps are statements.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, sqlx_macros::FromRow)]
 pub struct SqlType {
     /// The type.
     pub name: String,

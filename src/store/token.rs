@@ -6,7 +6,7 @@ use serde::Serialize;
 use sqlx::PgExecutor;
 
 /// What a good token may do.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, sqlx_macros::FromRow)]
 pub struct Token {
     /// Its name, for the log of decisions.
     pub name: String,
@@ -63,7 +63,7 @@ pub async fn act_as(executor: impl PgExecutor<'_>, hash: &str) -> Result<bool> {
 }
 
 /// A row of `divvy.token_overview`.
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct TokenRow {
     pub name: String,

@@ -14,7 +14,7 @@ use uuid::Uuid;
 pub const PROTOCOL: i32 = 1;
 
 /// What the database says of itself.
-#[derive(Debug, Clone, Copy, sqlx::FromRow)]
+#[derive(Debug, Clone, Copy, sqlx_macros::FromRow)]
 pub struct Protocol {
     /// The oldest version it understands.
     pub min: i32,

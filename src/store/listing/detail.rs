@@ -14,7 +14,7 @@ const HISTORY_MAX: i64 = 1_000;
 
 /// A task, with what the lists leave out.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
 #[expect(missing_docs, reason = "the columns of divvy.task, documented in sql/README.md")]
 pub struct TaskDetail {
     pub task_id: TaskId,
@@ -79,7 +79,7 @@ pub async fn task(executor: impl PgExecutor<'_>, id: TaskId) -> Result<TaskDetai
 
 /// A split, with what the lists leave out.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct SplitDetail {
     pub split_id: SplitId,
@@ -132,7 +132,7 @@ pub async fn split(executor: impl PgExecutor<'_>, id: SplitId) -> Result<SplitDe
 
 /// One attempt of a split.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct AttemptRow {
     pub split_id: SplitId,
@@ -169,7 +169,7 @@ pub async fn attempts(executor: impl PgExecutor<'_>, split: SplitId) -> Result<V
 /// A declared type: its options as [`put_task_type`](crate::store::operate::put_task_type) takes them, and who
 /// declared it.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
 #[expect(missing_docs, reason = "the columns of divvy.task_type, documented in sql/README.md")]
 pub struct TypeDetail {
     pub task_type: String,

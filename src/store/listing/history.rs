@@ -15,7 +15,7 @@ pub const ROWS_MAX: i64 = 1_000;
 
 /// A row of `divvy.event`: somebody, or a duty, decided something.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
 #[expect(missing_docs, reason = "the table's columns, documented in sql/README.md")]
 pub struct EventRow {
     pub event_id: EventId,
@@ -89,7 +89,7 @@ pub async fn audit(executor: impl PgExecutor<'_>, filter: &EventFilter) -> Resul
 }
 
 /// An attempt that ended badly.
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
 #[expect(missing_docs, reason = "the table's columns, documented in sql/README.md")]
 pub struct FailedAttempt {
     pub split_id: SplitId,
@@ -130,7 +130,7 @@ pub async fn failed_attempts(
 
 /// A row of `divvy.split_log`.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
 #[expect(missing_docs, reason = "the table's columns, documented in sql/README.md")]
 pub struct LogLine {
     pub split_id: SplitId,

@@ -2,11 +2,11 @@
 
 use super::db::TestDb;
 use super::race::backend_pid;
-use sqlx::{AssertSqlSafe, Connection, Decode, Executor, FromRow, PgConnection, Postgres, Type};
+use sqlx::{AssertSqlSafe, Connection, Decode, Executor, PgConnection, Postgres, Type};
 use uuid::Uuid;
 
 /// What a claim says of a split.
-#[derive(Debug, Clone, FromRow)]
+#[derive(Debug, Clone, sqlx_macros::FromRow)]
 pub struct Claimed {
     pub split_id: i64,
     pub task_id: i64,

@@ -16,7 +16,7 @@ pub struct Queue {
 }
 
 /// What claim returned for one split.
-#[derive(Debug, Clone, FromRow)]
+#[derive(Debug, Clone, sqlx_macros::FromRow)]
 pub struct Claimed {
     pub split_id: i64,
     pub task_id: i64,
@@ -65,7 +65,7 @@ impl Refusal {
 }
 
 /// One row of divvy.event.
-#[derive(Debug, FromRow)]
+#[derive(Debug, sqlx_macros::FromRow)]
 pub struct Event {
     pub actor: String,
     pub verb: String,
