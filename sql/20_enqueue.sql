@@ -76,7 +76,7 @@ language sql as $$
     update divvy.task k
     set dedupe_until = case t.dedupe_window when 'forever' then 'infinity' else k.created_at + t.dedupe_window::interval end
     from divvy.task_type t
-    where k.id = any (p_ids) and k.dedupe_key is not null and t.name = k.task_type and t.dedupe_window <> 'open'
+    where k.id = any (p_ids) and k.dedupe_key is not null and t.name = any (array[k.task_type]) and t.dedupe_window <> 'open'
 $$;
 
 -- max_waiting bounds what waits of a type: ready, delayed and scheduled.
@@ -88,7 +88,7 @@ declare
     v_leased bigint;   -- ready in storage, but running
 begin
     for v_type in select name, max_waiting from divvy.task_type where name = any (p_task_types) and max_waiting is not null loop
-        v_leased := (select count(*) from divvy.leased_split x join divvy.task k on k.id = x.id
+        v_leased := (select count(*) from divvy.leased_split x join divvy.task k on k.id = any (array[x.id])
             where k.task_type = v_type.name and k.state = 'ready' and k.key between x.lo_key and x.hi_key);
         select count(*) into v_waiting from (
             select from divvy.task where task_type = v_type.name and (state in ('ready', 'delayed') or status = 'scheduled')
@@ -120,7 +120,7 @@ begin
             t.name is null or coalesce(k.run_at > p_now, false) as waits,
             num_nonnulls(k.splits, k.split_count, k.split_range) > 0 or (not t.plan and t.reduce) as divided,
             coalesce(t.plan, false) as plan, coalesce(t.reduce, false) as reduce
-        from divvy.task k left join divvy.task_type t on t.name = k.task_type
+        from divvy.task k left join divvy.task_type t on t.name = any (array[k.task_type])
         where k.id = any (p_ids)
     ), written as (
         update divvy.task k set
@@ -134,7 +134,7 @@ begin
             reason = case when s.waits and k.run_at > p_now then 'run_at' when s.waits then 'undeclared type' end,
             due_at = case when s.waits then coalesce(k.run_at, k.created_at) else p_now end,
             key = divvy.next_key(s.waits)
-        from shape s where k.id = s.id
+        from shape s where k.id = any (array[s.id])
         returning k.id, s.waits, s.divided
     )
     select array_agg(id order by id) filter (where divided and not waits), count(*) filter (where not waits)

@@ -5,7 +5,8 @@
 -- work in: hints, which a rollback takes back with the claim, and which are never needed for correctness. It looks at all
 -- lanes fifty times a second. It looks for stragglers, from the marks (everything below is finished for good) to its position,
 -- once a second. It does both at once when it found nothing; but the latter gets at most a tenth of its time: a mark
--- that an open producer holds back costs workers little.
+-- that an open producer holds back costs workers little. A session that has taken many splits since looks through these in between: an
+-- entry of an index costs most when it is met for the first time after its row has ended, and those of a second would be 50 ms at once.
 create or replace function divvy.pick_type(t divvy.task_type, p_want int, p_room bigint, p_now timestamptz, p_remember boolean) returns divvy.part[]
 language plpgsql as $$
 declare
@@ -16,24 +17,30 @@ declare
     v_may_behind_at double precision := v_memory[3];
     v_lanes smallint[] := v_memory[4]::smallint[];
     v_lanes_at double precision := v_memory[5];
+    v_many constant int := 16384;
+    v_seen bigint[] := v_memory[7]::bigint[];          -- so far it has looked behind,
+    v_since int := coalesce(v_memory[8]::int, 0);      -- and has taken so many splits since
+    v_wanted int := p_want;
     v_started double precision := extract(epoch from clock_timestamp());
     v_behind boolean := v_positions is null or v_started >= v_behind_at;
     v_fresh boolean := v_lanes is null or v_started >= v_lanes_at or abs(extract(epoch from p_now) - v_memory[6]::double precision) > 1;
-    v_looked bigint[];          -- so far it has looked already
     v_began bigint[];           -- what was taken lies above, and is leased to nobody yet
     v_taken smallint[] := '{}';
     v_parts divvy.part[] := '{}';
     p divvy.part;
 begin
     if v_behind then
-        v_looked := divvy.raise_marks(t.name);
-        v_positions := array(select greatest(x.position, x.mark) from unnest(v_positions, v_looked) x (position, mark));
-        foreach p in array divvy.pick_stragglers(t, v_looked, v_positions, p_want, p_room, true) loop
+        v_seen := divvy.raise_marks(t.name);
+        v_positions := array(select greatest(x.position, x.mark) from unnest(v_positions, v_seen) x (position, mark));
+    end if;
+    if v_behind or v_since >= v_many then
+        foreach p in array divvy.pick_stragglers(t, v_seen, v_positions, p_want, p_room, v_behind) loop
             v_parts := v_parts || p;
             p_want := p_want - cardinality(p.split_ids);
             p_room := p_room - p.bytes;
         end loop;
-        v_looked := v_positions;
+        v_seen := v_positions;
+        v_since := 0;
     end if;
     v_began := v_positions;
     while p_want > 0 and p_room > 0 loop
@@ -61,7 +68,8 @@ begin
         v_fresh := true;
     end loop;
     if p_want > 0 and p_room > 0 and (v_behind or (v_parts = '{}' and v_started >= v_may_behind_at)) then
-        v_parts := v_parts || divvy.pick_stragglers(t, coalesce(v_looked, divvy.raise_marks(t.name)), v_began, p_want, p_room, v_looked is null);
+        v_parts := v_parts || divvy.pick_stragglers(t, case when v_behind then v_seen else divvy.raise_marks(t.name) end,
+            v_began, p_want, p_room, not v_behind);
         v_behind := true;
     end if;
     if v_behind then
@@ -71,7 +79,7 @@ begin
     -- The first time costs as much as a look; of many types only those are worth it that have more than a claim takes.
     if p_remember or v_memory is not null or p_want <= 0 then
         v_setting := set_config(v_setting, concat_ws(' ', v_positions, v_behind_at, v_may_behind_at, coalesce(v_lanes, '{}'),
-            coalesce(v_lanes_at, 0), extract(epoch from p_now)), false);
+            coalesce(v_lanes_at, 0), extract(epoch from p_now), coalesce(v_seen, v_positions), v_since + v_wanted - p_want), false);
     end if;
     return v_parts;
 end $$;
@@ -300,7 +308,8 @@ begin
                         and x.id = any (l.split_ids)))
             order by x.key limit p_want
             for update of x skip locked) r
-        join divvy.task k on k.id = r.share_of) s
+        join lateral (select x.split_count, x.payload, x.headers, x.epoch, x.scheduled_for
+            from divvy.task x where x.id = r.share_of offset 0) k on true) s
     where s.total <= p_room;
     return p;
 end $$;

@@ -183,7 +183,7 @@ begin
             reason = case when k.paused_until > p_now then 'paused' end,
             due_at = case when k.paused_until > p_now then k.paused_until else p_now end, key = divvy.next_key(k.paused_until > p_now)
         from divvy.task k
-        where u.id = any (v_ids) and u.state = 'delayed' and k.id = coalesce(u.share_of, u.id)
+        where u.id = any (v_ids) and u.state = 'delayed' and k.id = any (array[coalesce(u.share_of, u.id)])
         returning u.task_type)
     select array_agg(distinct task_type), count(*) into v_types, v_count from gone;
     perform divvy.wake(v_types);

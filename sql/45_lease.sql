@@ -77,7 +77,7 @@ begin
                 and x.id = any (y.split_ids) limit 1) h
         where x.id = any (p_ids) and x.state = 'ready'
         order by x.id) l
-    where u.id = l.id and u.state = 'ready' and u.key = l.key;
+    where u.id = any (array[l.id]) and u.state = 'ready' and u.key = l.key;
 end $$;
 
 -- Locks what waits of a task's shares, as rows, and returns their ids. What is leased is left alone, so that its holder waits for
@@ -96,7 +96,7 @@ begin
                 when 'ready' then not exists (select from divvy.lease l where l.task_type = x.task_type and l.lane = x.lane and not l.written
                     and l.hi_key >= x.key and l.lo_key <= x.key and x.id = any (l.split_ids))
                 else false end
-        order by x.id for update skip locked);
+        order by x.id + 0 for update skip locked);
     perform divvy.write_down(v_ids);
     return array(select x.id from divvy.share x where x.id = any (v_ids) and x.state <> 'running');
 end $$;
@@ -212,9 +212,9 @@ begin
     return query
     select g.id, case when k.id is null then 'lost' when k.cancel_requested_at is not null then 'cancel' else 'ok' end
     from (select a.id, a.token, width_bucket(a.id, v_rowless) as place from unnest(split_ids, tokens) as a (id, token)) g
-    left join divvy.unit u on u.id = g.id and divvy.holds(u, g.token)
-    left join divvy.task k on k.id = coalesce(u.share_of, u.id,
-        case when v_rowless[g.place] = g.id and v_tokens[g.place] = g.token then v_tasks[g.place] end);
+    left join divvy.unit u on u.id = any (array[g.id]) and divvy.holds(u, g.token)
+    left join divvy.task k on k.id = any (array[coalesce(u.share_of, u.id,
+        case when v_rowless[g.place] = g.id and v_tokens[g.place] = g.token then v_tasks[g.place] end)]);
     return query select null::bigint, v_command;
 end $$;
 

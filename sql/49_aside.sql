@@ -32,7 +32,7 @@ begin
                 from (select x.ctid as place, x.share_of, x.key, x.last_no - x.first_no as size from divvy.stretch x
                     where x.task_type = t.name and x.lane = p_lane and x.key > v_after and x.key <= p_to and x.first_no <= x.last_no
                     order by x.key limit v_width) z
-                join divvy.task k on k.id = z.share_of
+                join divvy.task k on k.id = any (array[z.share_of])
             ), busy as materialized (
                 select r.label, r.n from divvy.running_in(t.name, p_tokens, array(
                     select 't:' || e.id from seen e where t.max_running_per_task is not null
@@ -137,7 +137,7 @@ begin
     update divvy.stretch s set held_by = null, due_at = p_now, key = nextval('divvy.key'),
         lane = case when k.paused_until > p_now then s.lane else -s.lane end
     from divvy.task k
-    where k.id = s.share_of and s.ctid = any (array(select x.ctid from divvy.stretch x
+    where k.id = any (array[s.share_of]) and s.ctid = any (array(select x.ctid from divvy.stretch x
         where x.ctid = any (p_places) and x.held_by is not null for update skip locked));
 end $$;
 

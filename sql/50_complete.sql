@@ -131,7 +131,7 @@ begin
         for v_left in
             select u.id, g.token, nullif(p_results -> (g.n - 1)::int, 'null') as result
             from unnest(p_ids, p_tokens) with ordinality as g (id, token, n)
-            join divvy.unit u on u.id = g.id and u.token = g.token and u.state = 'running'
+            join divvy.unit u on u.id = any (array[g.id]) and u.token = g.token and u.state = 'running'
             order by coalesce(u.share_of, u.id), u.id
         loop
             if divvy.finish_one(v_left.id, v_left.token, v_left.result, v_now) then
@@ -146,8 +146,8 @@ begin
             when u.state = 'cancelled' or k.cancel_requested_at is not null then 'cancelled'
             else 'lost' end
         from unnest(p_ids, p_tokens) with ordinality as g (id, token, n)
-        left join divvy.unit u on u.id = g.id and not (g.id = any (v_done))
-        left join divvy.task k on k.id = coalesce(u.share_of, u.id)
+        left join divvy.unit u on u.id = any (array[g.id]) and not (g.id = any (v_done))
+        left join divvy.task k on k.id = any (array[coalesce(u.share_of, u.id)])
         order by g.n);
 end $$;
 
@@ -273,7 +273,7 @@ begin
             result = nullif(p_results -> (g.n - 1)::int, 'null'), status = 'succeeded',
             dedupe_held = k.dedupe_key is null or k.dedupe_until is not null, watched = k.deadline_at is null, paused_until = null
         from (select * from unnest(p_ids, p_tokens) with ordinality as a (id, token, n) order by a.id) g
-        where k.id = g.id and k.token = g.token and k.state = 'running' and k.phase = 'execute' and not k.adds
+        where k.id = any (array[g.id]) and k.token = g.token and k.state = 'running' and k.phase = 'execute' and not k.adds
             and k.cancel_requested_at is null
         returning k.id, k.task_type, k."then" is not null or k.schedule_id is not null as followed
     )
@@ -299,7 +299,7 @@ begin
         update divvy.share s set state = 'succeeded', attempt = s.attempt + 1, crashes = 0, finished_at = p_now, error = null,
             result = nullif(p_results -> (g.n - 1)::int, 'null')
         from (select * from unnest(p_ids, p_tokens) with ordinality as a (id, token, n) order by a.id) g
-        where s.id = g.id and s.token = g.token and s.state = 'running' and not s.adds
+        where s.id = any (array[g.id]) and s.token = g.token and s.state = 'running' and not s.adds
         returning s.id, s.share_of
     )
     select coalesce(array_agg(id), '{}'), array_agg(distinct share_of) into v_done, v_tasks from done;

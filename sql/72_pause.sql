@@ -69,7 +69,7 @@ begin
     update divvy.task t set paused_until = null, pause_reason = null where t.id = k.id;
     update divvy.unit u set state = 'ready', key = nextval('divvy.key'), due_at = divvy.clock(), reason = null
     where u.id = any (array(
-            select x.id from divvy.share x where x.share_of = k.id and x.state = 'delayed' and x.reason = 'paused' order by x.id for update skip locked) || k.id)
+            select x.id from divvy.share x where x.share_of = k.id and x.state = 'delayed' and x.reason = 'paused' order by x.id + 0 for update skip locked) || k.id)
         and u.state = 'delayed' and u.reason = 'paused';
     perform divvy.release_stretches(array[k.id]);
     perform divvy.record('resume_task', 'task', k.id::text, null, null, null);

@@ -106,7 +106,7 @@ $$;
 create or replace function divvy.open_backfills(s divvy.schedule) returns bigint[]
 language plpgsql stable as $$
 begin
-    return array(select t.id from unnest(s.backfill_open) o join divvy.task t on t.id = o and t.finished_at is null order by 1);
+    return array(select o from unnest(s.backfill_open) o join divvy.task t on t.id = any (array[o]) and t.finished_at is null order by 1);
 end $$;
 
 -- Moments of a schedule that wait go as far as they may, in order. s is locked.

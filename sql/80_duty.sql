@@ -42,7 +42,7 @@ begin
             reason = case when k.paused_until > v_now then 'paused' end,
             due_at = case when k.paused_until > v_now then k.paused_until else v_now end, key = divvy.next_key(k.paused_until > v_now)
         from divvy.task k
-        where u.id = any (array(select id from due)) and u.state = 'delayed' and k.id = coalesce(u.share_of, u.id)
+        where u.id = any (array(select id from due)) and u.state = 'delayed' and k.id = any (array[coalesce(u.share_of, u.id)])
         returning u.task_type)
     select array_agg(distinct task_type), count(*) into v_types, v_count from promoted;
     perform divvy.wake(v_types);
@@ -160,8 +160,8 @@ begin
         select * into k from divvy.task t where t.id = v_id and t.finished_at is null for update skip locked;
         continue when not found;
         if k.cancel_requested_at <= p_now - interval '30 s' then
-            for u in select * from divvy.unit x where (x.id = k.id or x.id = any (array(select s.id from divvy.share s where s.share_of = k.id
-                    and s.state = 'running'))) and x.state = 'running' order by x.id for update skip locked
+            for u in select * from divvy.unit x where x.id = any (array(select s.id from divvy.share s where s.share_of = k.id
+                    and s.state = 'running') || k.id) and x.state = 'running' order by x.id for update skip locked
             loop
                 insert into divvy.attempt (split_id, token, task_id, attempt, phase, worker, outcome, started_at, finished_at)
                 values (u.id, u.token, k.id, u.attempt + 1, u.phase, u.worker, 'cancelled', u.started_at, p_now);

@@ -38,6 +38,7 @@ declare
     v_left int := 5 * p_max;
     v_done int := 0;
     v_page record;
+    v_started timestamptz := clock_timestamp();   -- real time: this bounds cost, it decides nothing
 begin
     insert into divvy.walk (name, at_id) values ('prune', 0) on conflict (name) do nothing;
     select * into w from divvy.walk x where x.name = 'prune';
@@ -59,8 +60,8 @@ begin
         v_done := v_done + v_page.gone;
         v_left := v_left - v_page.work;
         if w.round_id is null then
-            -- A look takes less than a microsecond: rounds take one of a hundred at most.
-            w.next_round_at := p_now + greatest(interval '1 min', w.round_size * interval '100 us');
+            -- A look takes less than a microsecond, but what is deleted and may not go yet takes its time, too: rounds take one of a hundred at most.
+            w.next_round_at := p_now + greatest(interval '1 min', w.round_size * interval '100 us', 100 * (clock_timestamp() - v_started));
         end if;
     end loop;
     update divvy.walk x set at_id = w.at_id, round_id = w.round_id, round_size = w.round_size, next_round_at = w.next_round_at

@@ -102,6 +102,32 @@ async fn no_call_reads_the_history_with_plans_and_statistics_of_500_rows() {
     .await;
 }
 
+/// Rows that are deleted, which nobody may remove while somebody reads: a vacuum says that the tables are as good as empty.
+const DELETED: &[&str] = &[
+    "insert into divvy.task (task_type) select 'plain' from generate_series(1, 100000)",
+    "insert into divvy.task (task_type, split_count) select 'divided', 20 from generate_series(1, 5000)",
+    "update divvy.task set created_at = now() - interval '90 days', finished_at = now() - interval '80 days', state = case when phase is not null then 'succeeded' end::divvy.split_status, status = 'succeeded', watched = phase is not null",
+    "select divvy.prune(1000000)",
+    "vacuum (analyze) divvy.task, divvy.share",
+];
+
+#[tokio::test]
+async fn no_call_reads_what_was_deleted_and_an_old_snapshot_keeps() {
+    let (db, mut hand) = declared().await;
+    let mut reader = Hand::new(&db).await;
+    reader.run("begin isolation level repeatable read; select count(*) from divvy.task").await;
+    for statement in DELETED {
+        hand.run(statement).await;
+    }
+    let empty: bool = hand.get("select min(relpages) > 1000 and max(reltuples) = 0 from pg_class where oid in ('divvy.task'::regclass, 'divvy.share'::regclass)").await;
+    assert!(empty, "the planner should take them for empty");
+    // The marks follow once, as they do in every second of a worker.
+    hand.run("select divvy.advance_low_water(), divvy.raise_marks(name, null, 0) from divvy.task_type").await;
+    let found = calls(&mut session(&db).await, "after a vacuum that could remove nothing").await;
+    assert!(found.is_empty(), "read in proportion to what was deleted:\n{}", found.join("\n"));
+    reader.run("rollback").await;
+}
+
 /// What a worker may call and no case is about, because it reads one row by its id, or nothing of what grows.
 const ELSEWHERE: &[&str] = &[
     "clock",
