@@ -4,9 +4,8 @@
 -- Takes ready splits of one type. A session remembers in a setting of its own where it has come in each lane, and which lanes it found
 -- work in: hints, which a rollback takes back with the claim, and which are never needed for correctness. It looks at all
 -- lanes fifty times a second. It looks for stragglers, from the marks (everything below is finished for good) to its position,
--- once a second. It does both at once when it found nothing; but the latter gets at most a tenth of its time: a mark
--- that an open producer holds back costs workers little. A session that has taken many splits since looks through these in between: an
--- entry of an index costs most when it is met for the first time after its row has ended, and those of a second would be 50 ms at once.
+-- once a second, a piece in each claim where there is much. It does both at once when it found nothing; but the latter gets at most a
+-- tenth of its time: a mark that an open producer holds back costs workers little.
 create or replace function divvy.pick_type(t divvy.task_type, p_want int, p_room bigint, p_now timestamptz, p_remember boolean) returns divvy.part[]
 language plpgsql as $$
 declare
@@ -17,30 +16,31 @@ declare
     v_may_behind_at double precision := v_memory[3];
     v_lanes smallint[] := v_memory[4]::smallint[];
     v_lanes_at double precision := v_memory[5];
-    v_many constant int := 16384;
-    v_seen bigint[] := v_memory[7]::bigint[];          -- so far it has looked behind,
-    v_since int := coalesce(v_memory[8]::int, 0);      -- and has taken so many splits since
-    v_wanted int := p_want;
+    v_seen bigint[] := coalesce(v_memory[7], '{}');    -- so far a look behind has come that is not through
     v_started double precision := extract(epoch from clock_timestamp());
     v_behind boolean := v_positions is null or v_started >= v_behind_at;
     v_fresh boolean := v_lanes is null or v_started >= v_lanes_at or abs(extract(epoch from p_now) - v_memory[6]::double precision) > 1;
+    v_until double precision := v_started + 0.01;
+    v_marks bigint[];
+    v_through boolean;
     v_began bigint[];           -- what was taken lies above, and is leased to nobody yet
     v_taken smallint[] := '{}';
     v_parts divvy.part[] := '{}';
     p divvy.part;
+    r record;
 begin
     if v_behind then
-        v_seen := divvy.raise_marks(t.name);
-        v_positions := array(select greatest(x.position, x.mark) from unnest(v_positions, v_seen) x (position, mark));
-    end if;
-    if v_behind or v_since >= v_many then
-        foreach p in array divvy.pick_stragglers(t, v_seen, v_positions, p_want, p_room, v_behind) loop
+        v_marks := divvy.raise_marks(t.name, p_until => v_until);
+        v_positions := array(select greatest(x.position, x.mark) from unnest(v_positions, v_marks) x (position, mark));
+        v_seen := array(select greatest(x.seen, x.mark) from unnest(v_seen, v_marks) x (seen, mark));
+        r := divvy.pick_stragglers(t, v_seen, v_positions, p_want, p_room, true, v_until);
+        foreach p in array r.parts loop
             v_parts := v_parts || p;
             p_want := p_want - cardinality(p.split_ids);
             p_room := p_room - p.bytes;
         end loop;
-        v_seen := v_positions;
-        v_since := 0;
+        v_seen := r.seen;
+        v_through := v_seen = v_positions;
     end if;
     v_began := v_positions;
     while p_want > 0 and p_room > 0 loop
@@ -68,18 +68,20 @@ begin
         v_fresh := true;
     end loop;
     if p_want > 0 and p_room > 0 and (v_behind or (v_parts = '{}' and v_started >= v_may_behind_at)) then
-        v_parts := v_parts || divvy.pick_stragglers(t, case when v_behind then v_seen else divvy.raise_marks(t.name) end,
-            v_began, p_want, p_room, not v_behind);
+        v_marks := case when v_behind then v_seen else divvy.raise_marks(t.name) end;
+        v_parts := v_parts || (divvy.pick_stragglers(t, v_marks, v_began, p_want, p_room, not v_behind)).parts;
         v_behind := true;
+        v_through := true;
     end if;
     if v_behind then
         v_may_behind_at := v_started + 10 * (extract(epoch from clock_timestamp()) - v_started);
-        v_behind_at := greatest(v_started + 1, v_may_behind_at);
+        v_behind_at := case when v_through then greatest(v_started + 1, v_may_behind_at) else v_may_behind_at end;
+        v_seen := case when v_through then '{}' else v_seen end;
     end if;
     -- The first time costs as much as a look; of many types only those are worth it that have more than a claim takes.
     if p_remember or v_memory is not null or p_want <= 0 then
         v_setting := set_config(v_setting, concat_ws(' ', v_positions, v_behind_at, v_may_behind_at, coalesce(v_lanes, '{}'),
-            coalesce(v_lanes_at, 0), extract(epoch from p_now), coalesce(v_seen, v_positions), v_since + v_wanted - p_want), false);
+            coalesce(v_lanes_at, 0), extract(epoch from p_now), v_seen), false);
     end if;
     return v_parts;
 end $$;
@@ -165,31 +167,56 @@ begin
 end $$;
 
 -- What became visible, or ready, behind the positions: late commits, claims that were rolled back. Also below the marks, where
--- something of a late writer was found (p_below).
-create or replace function divvy.pick_stragglers(t divvy.task_type, p_marks bigint[], p_positions bigint[], p_want int, p_room bigint, p_below boolean)
-returns divvy.part[] language plpgsql as $$
+-- something of a late writer was found (p_below). Goes from p_from lane by lane, in pieces, and stops after the first that ends past p_until;
+-- says how far it has seen.
+create or replace function divvy.pick_stragglers(t divvy.task_type, p_from bigint[], p_positions bigint[], p_want int, p_room bigint, p_below boolean,
+    p_until double precision default 'infinity', out parts divvy.part[], out seen bigint[])
+language plpgsql as $$
 declare
-    v_parts divvy.part[] := '{}';
+    v_piece constant int := 16384;
+    v_want int;
+    v_to bigint;
     p divvy.part;
     r record;
+    s record;
 begin
+    parts := '{}';
+    seen := p_from;
     for r in
-        select x.lane, x.lo, x.hi from (
-            select l::smallint as lane, p_marks[divvy.lane_slot(l)] as lo, p_positions[divvy.lane_slot(l)] as hi from unnest(divvy.all_lanes()) l
+        select x.lane, x.slot, x.lo, x.hi from (
+            select l::smallint as lane, divvy.lane_slot(l) as slot, p_from[divvy.lane_slot(l)] as lo, p_positions[divvy.lane_slot(l)] as hi
+            from unnest(divvy.all_lanes()) l
             union all
-            select b.lane, b.from_key, least(b.to_key, p_marks[divvy.lane_slot(b.lane)], p_positions[divvy.lane_slot(b.lane)])
+            select b.lane, null, b.from_key, least(b.to_key, p_from[divvy.lane_slot(b.lane)], p_positions[divvy.lane_slot(b.lane)])
             from divvy.behind b where p_below and b.task_type = t.name) x
         where x.lo < x.hi
         order by x.lane % 10, x.lane, x.lo
     loop
-        exit when p_want <= 0 or p_room <= 0;
-        foreach p in array divvy.pick_between(t, r.lane, r.lo, r.hi, least(p_want, divvy.limit_of('stragglers')::int), p_room, true) loop
-            p_want := p_want - cardinality(p.split_ids);
-            p_room := p_room - p.bytes;
-            v_parts := v_parts || p;
+        while r.lo < r.hi loop
+            exit when p_want <= 0 or p_room <= 0;
+            s := divvy.seek_ready(t.name, r.lane, r.lo, r.hi, p_until);
+            r.lo := s.reached;
+            if s.ready is not null then
+                v_want := least(p_want, divvy.limit_of('stragglers')::int);
+                v_to := least(r.hi, s.ready + v_piece);
+                r.lo := v_to;
+                foreach p in array divvy.pick_between(t, r.lane, s.reached, v_to, v_want, p_room, true) loop
+                    v_want := v_want - cardinality(p.split_ids);
+                    p_want := p_want - cardinality(p.split_ids);
+                    p_room := p_room - p.bytes;
+                    parts := parts || p;
+                    if v_want <= 0 or p_room <= 0 then
+                        r.lo := p.hi_key;   -- there may be more
+                    end if;
+                end loop;
+            end if;
+            exit when extract(epoch from clock_timestamp()) >= p_until;
         end loop;
+        if r.slot is not null then
+            seen[r.slot] := r.lo;
+        end if;
+        exit when p_want <= 0 or p_room <= 0 or extract(epoch from clock_timestamp()) >= p_until;
     end loop;
-    return v_parts;
 end $$;
 
 -- What of a lane has a key with p_from < key <= p_to: pick_lane and pick_stretches in one.

@@ -175,10 +175,32 @@ begin
         order by s.key limit 1);
 end $$;
 
--- Moves the marks of a type's lanes up to below their lowest ready key, as far as p_to (null: as keys are verified). A look
--- starts at the old mark, so each stretch of keys is looked at once. What took less than p_worth seconds to pass over is as good
--- as passed: then no mark is written. Returns the marks, by divvy.lane_slot.
-create or replace function divvy.raise_marks(p_type text, p_to bigint default null, p_worth double precision default 0.001) returns bigint[]
+-- divvy.first_ready in pieces, the wider the less there is to walk over: stops after the one that ends past p_until (real time,
+-- which bounds cost and decides nothing). Up to where there is nothing ready; null: it has not found any so far.
+create or replace function divvy.seek_ready(p_type text, p_lane int, p_from bigint, p_to bigint, p_until double precision,
+    out ready bigint, out reached bigint)
+language plpgsql as $$
+declare
+    v_width bigint := 16384;
+    v_at double precision := extract(epoch from clock_timestamp());
+    v_now double precision;
+begin
+    reached := p_from;
+    while reached < p_to loop
+        ready := divvy.first_ready(p_type, p_lane, reached, least(p_to, reached + v_width));
+        reached := coalesce(ready - 1, least(p_to, reached + v_width));
+        v_now := extract(epoch from clock_timestamp());
+        exit when ready is not null or v_now >= p_until;
+        v_width := case when v_now - v_at < 0.001 then 2 * v_width else 16384 end;
+        v_at := v_now;
+    end loop;
+end $$;
+
+-- Moves the marks of a type's lanes up to below their lowest ready key, as far as p_to (null: as keys are verified), or as they
+-- come until p_until. A look starts at the old mark, so each stretch of keys is looked at once. What took less than p_worth seconds to
+-- pass over is as good as passed: then no mark is written. Returns the marks, by divvy.lane_slot.
+create or replace function divvy.raise_marks(p_type text, p_to bigint default null, p_worth double precision default 0.001,
+    p_until double precision default 'infinity') returns bigint[]
 language plpgsql set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 declare
     v_to bigint := coalesce(p_to, (select w.verified_key from divvy.low_water w));
@@ -188,9 +210,9 @@ declare
 begin
     -- What an old snapshot sees is no proof.
     if current_setting('transaction_isolation') = 'read committed' then
-        select array_agg(x.lane order by x.lane), array_agg(coalesce(x.ready - 1, v_to) order by x.lane) into v_lanes, v_marks
-        from (select l.lane, divvy.first_ready(p_type, l.lane, l.mark, v_to) as ready
-            from divvy.lane l where l.task_type = p_type and l.mark < v_to) x;
+        select array_agg(l.lane order by l.lane), array_agg(s.reached order by l.lane) into v_lanes, v_marks
+        from divvy.lane l, lateral divvy.seek_ready(p_type, l.lane, l.mark, v_to, p_until) s
+        where l.task_type = p_type and l.mark < v_to;
         if extract(epoch from clock_timestamp()) - v_started >= p_worth then
             update divvy.lane x set mark = v_marks[array_position(v_lanes, x.lane)]
             where x.task_type = p_type and x.mark < v_marks[array_position(v_lanes, x.lane)]

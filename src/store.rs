@@ -45,6 +45,8 @@ use sqlx::{PgConnection, PgPool, Postgres};
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::{error::Elapsed, timeout};
 
 /// A future that borrows a connection: what [`Store::bounded`] runs.
 pub type Work<'c, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'c>>;
@@ -77,7 +79,9 @@ impl Store {
     where
         F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T>,
     {
-        run(self.pool.acquire().await?, limit, work).await
+        let mut connection = self.pool.acquire().await?;
+        let done = timeout(limit, work(&mut connection)).await;
+        settle(connection, limit, done)
     }
 
     /// The same in a task of its own: `work` goes on when whoever asked is dropped. A connection that is left in the middle
@@ -90,31 +94,35 @@ impl Store {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T> + Send + 'static,
     {
-        let connection = self.pool.acquire().await?;
-        let done = tokio::spawn(run(connection, limit, work)).await;
-        done.unwrap_or_else(|error| {
-            Err(Error::new(ErrorKind::Database, format!("the call did not end: {error}")))
+        let mut connection = self.pool.acquire().await?;
+        let (told, done) = oneshot::channel();
+        // Boxed, as one type of task for all: a build of all that a runtime does with tasks for each kind of call is a tenth of the crate's.
+        let task: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
+            let done = timeout(limit, work(&mut connection)).await;
+            // Whoever asked may be gone.
+            let _ = told.send(settle(connection, limit, done));
+        });
+        tokio::spawn(task);
+        done.await.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Database, "the call did not end: its task panicked or was cancelled"))
         })
     }
 }
 
-async fn run<T, F>(mut connection: PoolConnection<Postgres>, limit: Duration, work: F) -> Result<T>
-where
-    F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T>,
-{
-    match tokio::time::timeout(limit, work(&mut connection)).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => {
-            if sqlstate::is_connection_lost(&error) {
-                connection.close_on_drop();
-            }
-            Err(error)
-        }
-        Err(_) => {
-            connection.close_on_drop();
-            Err(Error::new(ErrorKind::Database, format!("the database did not answer within {limit:?}")))
-        }
+/// What a bounded call came to. A connection that nobody should borrow again is closed.
+fn settle<T>(
+    mut connection: PoolConnection<Postgres>,
+    limit: Duration,
+    done: std::result::Result<Result<T>, Elapsed>,
+) -> Result<T> {
+    let done = done.unwrap_or_else(|_| {
+        connection.close_on_drop();
+        Err(Error::new(ErrorKind::Database, format!("the database did not answer within {limit:?}")))
+    });
+    if done.as_ref().is_err_and(sqlstate::is_connection_lost) {
+        connection.close_on_drop();
     }
+    done
 }
 
 /// A duration as Postgres takes it: whole microseconds, and no longer than an interval can hold.

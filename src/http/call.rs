@@ -23,6 +23,9 @@ const HIDDEN: [&str; 8] =
 /// Beside them inside of decisions, where splits are payloads and no count.
 const HIDDEN_IN_DECISIONS: &str = "splits";
 
+/// Work whose answer is a status and a text already: of one type, whatever is done.
+type Written = Box<dyn for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, (u16, String)> + Send>;
+
 /// A request that was let in.
 pub(super) struct Call {
     /// The service.
@@ -91,6 +94,17 @@ impl Call {
         T: Serialize + Send + 'static,
         F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, (StatusCode, T)> + Send + 'static,
     {
+        let written: Written = Box::new(move |c| {
+            Box::pin(async move {
+                let (status, done) = work(c).await?;
+                Ok((status.as_u16(), serde_json::to_string(&done).unwrap_or_default()))
+            })
+        });
+        let (status, text) = self.in_transaction(written).await?;
+        Ok(Answer::text(status, text))
+    }
+
+    async fn in_transaction(&self, work: Written) -> Result<(u16, String), Problem> {
         let (hash, keyed) = (self.who.hash.clone(), self.keyed.clone());
         let done = self
             .api
@@ -108,23 +122,19 @@ impl Call {
                     {
                         return Ok(Some(before));
                     }
-                    let (status, done) = work(&mut transaction).await?;
-                    let text = serde_json::to_string(&done).unwrap_or_default();
+                    let (status, text) = work(&mut transaction).await?;
                     if let Some(keyed) = &keyed {
-                        answer::keep(&mut *transaction, keyed, status.as_u16(), &text).await?;
+                        answer::keep(&mut *transaction, keyed, status, &text).await?;
                     }
                     transaction.commit().await?;
-                    Ok(Some((status.as_u16(), text)))
+                    Ok(Some((status, text)))
                 })
             })
             .await?;
-        match done {
-            Some((status, text)) => Ok(Answer::text(status, text)),
-            None => {
-                self.who.hash.iter().for_each(|hash| self.api.tokens.forget(hash));
-                Err(super::auth::unauthorized("the token has expired or was revoked"))
-            }
-        }
+        done.ok_or_else(|| {
+            self.who.hash.iter().for_each(|hash| self.api.tokens.forget(hash));
+            super::auth::unauthorized("the token has expired or was revoked")
+        })
     }
 
     /// An answer to a look, without what this reader may not see.

@@ -38,6 +38,7 @@ pub const MIGRATIONS: &[Source] = sources![
     "migrations/0013_runs.sql",
     "migrations/0014_alerts.sql",
     "migrations/0015_aside.sql",
+    "migrations/0016_marks.sql",
 ];
 
 /// The rules: functions and views, in the order in which they are applied.
