@@ -11,9 +11,11 @@ declare
     v_look_at double precision := v_memory ->> 1;
     v_may_look_at double precision := v_memory ->> 2;
     v_last text := v_memory ->> 3;                         -- the group that was served last
+    v_spots jsonb := case when t.fair_by_group then coalesce(v_memory -> 4, '{}') end;     -- by lane: where groups wait further on
     v_started double precision := extract(epoch from clock_timestamp());
     v_looks boolean := v_positions is null or v_started >= v_look_at;
     v_parts divvy.part[] := '{}';
+    v_got divvy.part[];
     v_mine bigint[] := '{}';    -- taken by this claim,
     v_taken bigint[];           -- and what others have leased of what is ready from the positions on
     v_picked text[] := '{}';
@@ -22,6 +24,8 @@ declare
     r record;
     c record;
     u record;
+    f record;
+    p divvy.part;
 begin
     loop
         if v_looks then
@@ -51,25 +55,35 @@ begin
                 continue when not u.any;
                 r.lane := u.lane;
                 c := divvy.choose(t, r.lane, u.from_key, 9223372036854775807, v_want, p_room, p_tokens, v_taken, v_picked, u.last_group);
+                v_got := case when (c.p).split_ids is null then '{}' else array[c.p] end;
+                v_last := case when v_got = '{}' then v_last else c.last_group end;
                 -- The rows that were made lie at the end: where nothing is left before them, no claim walks over them again.
                 if (divvy.candidates(t.name, r.lane, v_positions[divvy.lane_slot(r.lane)], u.from_key, 1, v_taken)).keys is null then
                     v_positions[divvy.lane_slot(r.lane)] := c.go_on;
                 end if;
+            elsif v_spots is not null and r.place > 0 then
+                f := divvy.choose_in_turn(t, r.lane, r.from_key, v_want, p_room, p_tokens, v_taken, v_picked, v_last, v_spots -> r.lane::text, v_looks);
+                v_got := f.parts;
+                v_positions[divvy.lane_slot(r.lane)] := f.go_on;
+                v_last := case when v_got = '{}' then v_last else f.last_group end;
+                v_spots := case when f.spots is null then v_spots - r.lane::text else v_spots || jsonb_build_object(r.lane, f.spots) end;
             else
                 c := divvy.choose(t, r.lane, r.from_key, r.to_key, v_want, p_room, p_tokens, v_taken, v_picked, v_last);
+                v_got := case when (c.p).split_ids is null then '{}' else array[c.p] end;
+                v_last := case when v_got = '{}' then v_last else c.last_group end;
                 if r.place > 0 then
                     v_positions[divvy.lane_slot(r.lane)] := c.go_on;
                 end if;
             end if;
-            continue when (c.p).split_ids is null;
-            v_parts := v_parts || c.p;
-            v_last := c.last_group;
-            p_want := p_want - cardinality((c.p).split_ids);
-            p_room := p_room - (c.p).bytes;
-            exit when p_want <= 0;
-            v_mine := v_mine || (c.p).split_ids;
-            v_taken := v_taken || (c.p).split_ids;
-            v_picked := v_picked || (select x.labels from divvy.labels_of(t.name, r.lane, (c.p).split_ids) x);
+            foreach p in array v_got loop
+                v_parts := v_parts || p;
+                p_want := p_want - cardinality(p.split_ids);
+                p_room := p_room - p.bytes;
+                exit when p_want <= 0;
+                v_mine := v_mine || p.split_ids;
+                v_taken := v_taken || p.split_ids;
+                v_picked := v_picked || (select x.labels from divvy.labels_of(t.name, r.lane, p.split_ids) x);
+            end loop;
         end loop;
         exit when v_looks or p_want <= 0 or p_room <= 0 or v_started < v_may_look_at;
         v_looks := true;
@@ -78,7 +92,8 @@ begin
         v_may_look_at := v_started + 10 * (extract(epoch from clock_timestamp()) - v_started);
         v_look_at := greatest(v_started + 1, v_may_look_at);
     end if;
-    perform set_config(v_setting, jsonb_build_array(v_positions::text, v_look_at, v_may_look_at, v_last)::text, false);
+    v_memory := jsonb_build_array(v_positions::text, v_look_at, v_may_look_at, v_last);
+    perform set_config(v_setting, case when v_spots is null then v_memory else v_memory || jsonb_build_array(v_spots) end::text, false);
     return v_parts;
 end $$;
 
