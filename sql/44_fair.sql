@@ -3,17 +3,17 @@
 -- positions are: a rollback takes them back with the claim, and without them groups wait longer, and nothing worse.
 
 -- divvy.choose for a lane from the position on, where groups take turns. p_spots is what the session remembers of the lane (null: nothing), p_again
--- whether it is time to look for what came to light late.
+-- whether it is time to look for what came to light late. ids and bytes are those of all parts.
 create or replace function divvy.choose_in_turn(t divvy.task_type, p_lane smallint, p_from bigint, p_want int, p_room bigint, p_tokens bigint[],
-    p_taken bigint[], p_picked text[], p_last text, p_spots jsonb, p_again boolean,
-    out parts divvy.part[], out go_on bigint, out last_group text, out spots jsonb)
+    p_taken bigint[], p_picked text[], p_last text, p_spots jsonb, p_again boolean, p_now timestamptz,
+    out parts divvy.part[], out ids bigint[], out bytes bigint, out go_on bigint, out last_group text, out spots jsonb)
 language plpgsql as $$
 declare
-    v_window int := least(2000, greatest(100, 10 * p_want));
+    v_window int := least(2000, greatest(64, 6 * p_want));
     v_looks constant int := 20;
     v_held_max constant int := 2000;
     v_held int := 0;
-    v_done bigint[];        -- ids that are taken or held back
+    v_again bigint;
     f record;
     s record;
     w record;
@@ -21,6 +21,8 @@ declare
     p divvy.part;
 begin
     parts := '{}';
+    ids := '{}';
+    bytes := 0;
     spots := p_spots;
     for i in 1 .. v_looks loop
         f := divvy.front_of(t.name, p_lane, p_from, v_window, p_want, spots is not null, p_taken);
@@ -29,20 +31,23 @@ begin
         exit when f.keys = '{}' and w.keys = '{}';
         d := divvy.decide(t, f.keys || w.keys, f.ids || w.ids, f.groups || w.groups, f.tasks || w.tasks, p_tokens, p_picked, p_want, p_last);
         v_held := v_held + case when d.beyond = '{}' then 0 else divvy.hold_back(d.beyond) end;
-        v_done := d.beyond;
         -- Window by window, never across what lies between.
         for n in 0 .. cardinality(w.froms) loop
-            exit when p_room <= 0;
-            p := divvy.take_chosen(t, p_lane, d.chosen, case when n = 0 then p_from else w.froms[n] end, case when n = 0 then f.through else w.throughs[n] end, p_room);
+            exit when bytes >= p_room;
+            p := divvy.take_chosen(t, p_lane, case when w.froms = '{}' then d.chosen when n = 0 then divvy.keys_between(d.chosen, p_from, f.through)
+                else divvy.keys_between(d.chosen, w.froms[n], w.throughs[n]) end, p_room - bytes, p_now);
             continue when p.split_ids is null;
             parts := parts || p;
-            p_room := p_room - p.bytes;
-            v_done := v_done || p.split_ids;
+            ids := ids || p.split_ids;
+            bytes := bytes + p.bytes;
         end loop;
         last_group := d.last_group;
-        -- The next claim meets again what was not chosen, what somebody has locked, and what had no room.
-        go_on := least(go_on, (select x.key from unnest(f.keys, f.ids) x (key, id) where x.id not in (select y from unnest(v_done) y) limit 1) - 1);
-        spots := divvy.moved_on(s, w, f.through, v_done);
+        -- The next claim meets again what was not chosen; and all of it, where somebody has one of them locked, or the answer is full.
+        v_again := case when cardinality(ids) = cardinality(d.chosen) then d.first_left else least(d.first_left, d.chosen[1]) end;
+        go_on := least(go_on, case when v_again <= f.through then v_again - 1 end);
+        if not s.same or w.froms <> '{}' then
+            spots := divvy.moved_on(s, w, f.through, ids || d.beyond);
+        end if;
         p_from := f.through;
         exit when parts <> '{}' or f.ended or v_held >= v_held_max;
         v_window := least(2000, 2 * v_window);
@@ -151,11 +156,11 @@ end $$;
 create or replace function divvy.look_ahead(p_type text, p_lane smallint, p_front bigint, p_ended boolean, p_shown text[], p_want int, p_taken bigint[],
     p_again boolean, p_spots jsonb,
     out groups text[], out keys bigint[], out lasts bigint[], out at bigint, out far bigint, out sure bigint, out wanted bigint,
-    out may_again double precision, out done boolean, out visited int[], out froms bigint[])
+    out may_again double precision, out done boolean, out same boolean, out visited int[], out froms bigint[])
 language plpgsql as $$
 declare
     v_entries constant int := 2000;
-    v_visits constant int := greatest(4, least(16, p_want / 8));
+    v_visits constant int := greatest(4, least(16, p_want / 4));
     v_started constant double precision := extract(epoch from clock_timestamp());   -- real time: this bounds cost, it decides nothing
     v_step double precision := v_started;
     v_new int := 0;
@@ -165,6 +170,7 @@ declare
 begin
     visited := '{}';
     froms := '{}';
+    same := p_ended and p_spots is null;
     if p_ended then
         return;         -- the front shows the whole lane
     end if;
@@ -178,11 +184,15 @@ begin
     may_again := coalesce((p_spots ->> 'may_again')::double precision, 0);
     done := coalesce((p_spots ->> 'done')::boolean, false);
     if sure is null or (done and v_started >= may_again and (p_again or wanted is not null)) then
-        at := greatest(p_front, least(at, sure, wanted));
-        sure := (select w.verified_key from divvy.low_water w);
+        at := greatest(p_front, least(at, wanted, case when p_again then sure end));
+        if p_again or sure is null then
+            sure := (select w.verified_key from divvy.low_water w);
+        end if;
         wanted := null;
+    elsif done then
+        same := not divvy.any_after(p_type, p_lane, at);
     end if;
-    loop
+    while not same loop
         v_before := at;
         b := divvy.groups_at(p_type, p_lane, at, v_entries, p_taken);
         done := b.entries < v_entries;
@@ -204,12 +214,21 @@ begin
     if groups <@ p_shown then
         return;
     end if;
-    -- Those that are new, and of the others those that were not visited for longest.
+    -- Those that are new, and of the others those that were not visited for longest; one, where the front shows as many groups as the claim can serve.
     select coalesce(array_agg(v.i order by v.key), '{}'), coalesce(array_agg(v.key order by v.key), '{}') into visited, froms
     from (select x.i, greatest(x.key, p_front) as key
         from unnest(groups, keys) with ordinality as x (grp, key, i)
         where not x.grp = any (p_shown)
-        order by x.i <= cardinality(groups) - v_new, x.i limit v_visits) v;
+        order by x.i <= cardinality(groups) - v_new, x.i
+        limit greatest(1, least(v_visits, p_want - (select count(distinct y) from unnest(p_shown) y)))) v;
+end $$;
+
+-- Whether a lane goes on after a key.
+create or replace function divvy.any_after(p_type text, p_lane smallint, p_key bigint) returns boolean
+language plpgsql as $$
+begin
+    return case when p_lane < 10 then exists (select from divvy.task x where x.task_type = p_type and x.lane = p_lane and x.key > p_key)
+        else exists (select from divvy.share x where x.task_type = p_type and x.lane = p_lane and x.key > p_key) end;
 end $$;
 
 -- Puts down which groups were seen where: in spots, of which there are 16 a lane. found: one that waits nowhere else, as far as is known. fresh: how many
@@ -247,16 +266,16 @@ begin
         return;
     end if;
     for r in
-        select x.grp, x.first, x.last, x.grp = any (p_shown) as shown from unnest(p_groups, p_firsts, p_lasts) as x (grp, first, last)
+        select x.grp, x.first, x.last, x.grp in (select y from unnest(p_shown) y) as shown from unnest(p_groups, p_firsts, p_lasts) as x (grp, first, last)
         where not x.grp = any (groups) order by shown, x.first desc limit v_spots + 1
     loop
         if cardinality(groups) >= v_spots then
             -- A group that the front shows can best do without, then the one that was visited first; it is found again when all was looked at.
-            v_out := coalesce((select min(y) from generate_subscripts(groups, 1) y where groups[y] = any (p_shown)), 1);
             if r.shown or fresh >= p_visits then
                 wanted := least(wanted, r.first - 1);
                 continue;
             end if;
+            v_out := coalesce((select min(y) from generate_subscripts(groups, 1) y where groups[y] = any (p_shown)), 1);
             wanted := least(wanted, greatest(keys[v_out], p_front));
             groups := groups[:v_out - 1] || groups[v_out + 1:];
             keys := keys[:v_out - 1] || keys[v_out + 1:];
@@ -296,22 +315,27 @@ begin
     end loop;
 end $$;
 
--- What of the chosen keys lies between two. Under the type's lock no other claim is under way, so nobody looks for leases that came meanwhile: for those
+-- Takes the splits with these keys, ascending. Under the type's lock no other claim is under way, so nobody looks for leases that came meanwhile: for those
 -- of later keys it would walk over all that an old snapshot keeps. But soon after its options changed there may be claims that saw no limit.
-create or replace function divvy.take_chosen(t divvy.task_type, p_lane smallint, p_chosen bigint[], p_from bigint, p_to bigint, p_room bigint) returns divvy.part
+create or replace function divvy.take_chosen(t divvy.task_type, p_lane smallint, p_keys bigint[], p_room bigint, p_now timestamptz) returns divvy.part
 language plpgsql as $$
 declare
-    v_keys bigint[] := array(select x from unnest(p_chosen) x where x > p_from and x <= p_to);
-    n constant int := cardinality(v_keys);
+    n constant int := cardinality(p_keys);
 begin
     if n = 0 then
         return null;
-    elsif t.updated_at > divvy.clock() - interval '10 min' then
-        return divvy.pick_lane(t, p_lane, v_keys[1] - 1, v_keys[n], n, p_room, true, v_keys);
+    elsif t.updated_at > p_now - interval '10 min' then
+        return divvy.pick_lane(t, p_lane, p_keys[1] - 1, p_keys[n], n, p_room, true, p_keys);
     elsif p_lane < 10 then
-        return divvy.pick_tasks(t, p_lane, v_keys[1] - 1, v_keys[n], n, p_room, false, v_keys);
+        return divvy.pick_tasks(t, p_lane, p_keys[1] - 1, p_keys[n], n, p_room, false, p_keys);
     end if;
-    return divvy.pick_shares(t, p_lane, v_keys[1] - 1, v_keys[n], n, p_room, false, v_keys);
+    return divvy.pick_shares(t, p_lane, p_keys[1] - 1, p_keys[n], n, p_room, false, p_keys);
+end $$;
+
+create or replace function divvy.keys_between(p_keys bigint[], p_from bigint, p_to bigint) returns bigint[]
+language plpgsql immutable parallel safe as $$
+begin
+    return array(select x from unnest(p_keys) x where x > p_from and x <= p_to);
 end $$;
 
 -- What the session remembers after a claim that saw these windows (w) of these spots (s), and took or held back p_done: each visited spot is at what is left
