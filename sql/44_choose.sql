@@ -11,17 +11,21 @@ declare
     v_look_at double precision := v_memory ->> 1;
     v_may_look_at double precision := v_memory ->> 2;
     v_last text := v_memory ->> 3;                         -- the group that was served last
+    v_spots jsonb := case when t.fair_by_group then coalesce(v_memory -> 4, '{}') end;     -- by lane: where groups wait further on
     v_started double precision := extract(epoch from clock_timestamp());
     v_looks boolean := v_positions is null or v_started >= v_look_at;
     v_parts divvy.part[] := '{}';
     v_mine bigint[] := '{}';    -- taken by this claim,
     v_taken bigint[];           -- and what others have leased of what is ready from the positions on
     v_picked text[] := '{}';
+    v_ids bigint[];             -- of one lane
+    v_bytes bigint;
     v_lanes smallint[];
     v_want int;
     r record;
     c record;
     u record;
+    w record;
 begin
     loop
         if v_looks then
@@ -43,33 +47,48 @@ begin
             exit when p_want <= 0 or p_room <= 0;
             v_want := case r.place when 0 then p_want else divvy.share_of_lane(v_lanes, r.place, p_want) end;
             continue when v_want <= 0;
-            if r.lane > 20 then
-                u := divvy.unfold(t, r.lane, r.from_key, r.to_key, v_want, p_tokens, v_picked, v_last);
-                if r.place > 0 then
-                    v_positions[divvy.lane_slot(r.lane)] := u.go_on;
+            if v_spots is not null and r.place > 0 and r.lane < 20 then
+                w := divvy.choose_in_turn(t, r.lane, r.from_key, v_want, p_room, p_tokens, v_taken, v_picked, v_last, v_spots -> r.lane::text, v_looks, p_now);
+                v_positions[divvy.lane_slot(r.lane)] := w.go_on;
+                if w.spots is distinct from v_spots -> r.lane::text then
+                    v_spots := case when w.spots is null then v_spots - r.lane::text else v_spots || jsonb_build_object(r.lane, w.spots) end;
                 end if;
-                continue when not u.any;
-                r.lane := u.lane;
-                c := divvy.choose(t, r.lane, u.from_key, 9223372036854775807, v_want, p_room, p_tokens, v_taken, v_picked, u.last_group);
-                -- The rows that were made lie at the end: where nothing is left before them, no claim walks over them again.
-                if (divvy.candidates(t.name, r.lane, v_positions[divvy.lane_slot(r.lane)], u.from_key, 1, v_taken)).keys is null then
-                    v_positions[divvy.lane_slot(r.lane)] := c.go_on;
-                end if;
+                continue when w.ids = '{}';
+                v_parts := v_parts || w.parts;
+                v_last := w.last_group;
+                v_ids := w.ids;
+                v_bytes := w.bytes;
             else
-                c := divvy.choose(t, r.lane, r.from_key, r.to_key, v_want, p_room, p_tokens, v_taken, v_picked, v_last);
-                if r.place > 0 then
-                    v_positions[divvy.lane_slot(r.lane)] := c.go_on;
+                if r.lane > 20 then
+                    u := divvy.unfold(t, r.lane, r.from_key, r.to_key, v_want, p_tokens, v_picked, v_last);
+                    if r.place > 0 then
+                        v_positions[divvy.lane_slot(r.lane)] := u.go_on;
+                    end if;
+                    continue when not u.any;
+                    r.lane := u.lane;
+                    c := divvy.choose(t, r.lane, u.from_key, 9223372036854775807, v_want, p_room, p_tokens, v_taken, v_picked, u.last_group);
+                    -- The rows that were made lie at the end: where nothing is left before them, no claim walks over them again.
+                    if (divvy.candidates(t.name, r.lane, v_positions[divvy.lane_slot(r.lane)], u.from_key, 1, v_taken)).keys is null then
+                        v_positions[divvy.lane_slot(r.lane)] := c.go_on;
+                    end if;
+                else
+                    c := divvy.choose(t, r.lane, r.from_key, r.to_key, v_want, p_room, p_tokens, v_taken, v_picked, v_last);
+                    if r.place > 0 then
+                        v_positions[divvy.lane_slot(r.lane)] := c.go_on;
+                    end if;
                 end if;
+                continue when (c.p).split_ids is null;
+                v_parts := v_parts || c.p;
+                v_last := c.last_group;
+                v_ids := (c.p).split_ids;
+                v_bytes := (c.p).bytes;
             end if;
-            continue when (c.p).split_ids is null;
-            v_parts := v_parts || c.p;
-            v_last := c.last_group;
-            p_want := p_want - cardinality((c.p).split_ids);
-            p_room := p_room - (c.p).bytes;
+            p_want := p_want - cardinality(v_ids);
+            p_room := p_room - v_bytes;
             exit when p_want <= 0;
-            v_mine := v_mine || (c.p).split_ids;
-            v_taken := v_taken || (c.p).split_ids;
-            v_picked := v_picked || (select x.labels from divvy.labels_of(t.name, r.lane, (c.p).split_ids) x);
+            v_mine := v_mine || v_ids;
+            v_taken := v_taken || v_ids;
+            v_picked := v_picked || (select x.labels from divvy.labels_of(t.name, r.lane, v_ids) x);
         end loop;
         exit when v_looks or p_want <= 0 or p_room <= 0 or v_started < v_may_look_at;
         v_looks := true;
@@ -78,7 +97,8 @@ begin
         v_may_look_at := v_started + 10 * (extract(epoch from clock_timestamp()) - v_started);
         v_look_at := greatest(v_started + 1, v_may_look_at);
     end if;
-    perform set_config(v_setting, jsonb_build_array(v_positions::text, v_look_at, v_may_look_at, v_last)::text, false);
+    v_memory := jsonb_build_array(v_positions::text, v_look_at, v_may_look_at, v_last);
+    perform set_config(v_setting, case when v_spots is null then v_memory else v_memory || jsonb_build_array(v_spots) end::text, false);
     return v_parts;
 end $$;
 

@@ -1,6 +1,7 @@
 //! Limits of a type hold over all workers, hold back no more than they must, and are seen as what they are.
 
 mod changed;
+mod fair;
 mod groups;
 mod large;
 mod rate;

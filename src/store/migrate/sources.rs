@@ -56,6 +56,7 @@ pub const RULES: &[Source] = sources![
     "sql/43_limit.sql",
     "sql/43_rate.sql",
     "sql/44_choose.sql",
+    "sql/44_fair.sql",
     "sql/45_lease.sql",
     "sql/46_stretch.sql",
     "sql/47_rowless.sql",
