@@ -128,6 +128,10 @@ begin
             end if;
         end if;
         go_on := least(go_on, d.first_left - 1);
+        if p.split_ids is null and d.chosen <> '{}' then
+            p_taken := p_taken || divvy.ids_of(d.chosen, c.keys, c.ids);    -- others have locked them all: what comes next?
+            continue;
+        end if;
         last_group := d.last_group;
         p_from := c.keys[cardinality(c.keys)];
         exit when p.split_ids is not null or cardinality(c.keys) < v_window or v_held >= v_held_max;
@@ -135,6 +139,10 @@ begin
     end loop;
     go_on := coalesce(go_on, p_from);
 end $$;
+
+-- The ids of those with these keys.
+create or replace function divvy.ids_of(p_chosen bigint[], p_keys bigint[], p_ids bigint[]) returns bigint[]
+language sql as 'select array(select x.id from unnest(p_keys, p_ids) as x (key, id) where x.key = any (p_chosen))';
 
 -- What is ready between two keys and runs by no lease, in order. Nothing is locked yet.
 create or replace function divvy.candidates(p_type text, p_lane int, p_from bigint, p_to bigint, p_max int, p_taken bigint[],

@@ -48,6 +48,10 @@ begin
         if not s.same or w.froms <> '{}' then
             spots := divvy.moved_on(s, w, f.through, ids || d.beyond);
         end if;
+        if parts = '{}' and d.chosen <> '{}' then
+            p_taken := p_taken || divvy.ids_of(d.chosen, f.keys || w.keys, f.ids || w.ids);     -- others have locked them all: what comes next?
+            continue;
+        end if;
         p_from := f.through;
         exit when parts <> '{}' or f.ended or v_held >= v_held_max;
         v_window := least(2000, 2 * v_window);
@@ -316,7 +320,8 @@ begin
 end $$;
 
 -- Takes the splits with these keys, ascending. Under the type's lock no other claim is under way, so nobody looks for leases that came meanwhile: for those
--- of later keys it would walk over all that an old snapshot keeps. But soon after its options changed there may be claims that saw no limit.
+-- of later keys it would walk over all that an old snapshot keeps. But soon after its options changed there may be claims that saw no limit; and one of
+-- those that stayed open since has left its lock on each of its rows.
 create or replace function divvy.take_chosen(t divvy.task_type, p_lane smallint, p_keys bigint[], p_room bigint, p_now timestamptz) returns divvy.part
 language plpgsql as $$
 declare
@@ -324,13 +329,23 @@ declare
 begin
     if n = 0 then
         return null;
-    elsif t.updated_at > p_now - interval '10 min' then
+    elsif t.updated_at > p_now - interval '10 min' or divvy.were_locked(t.name, p_lane, p_keys) then
         return divvy.pick_lane(t, p_lane, p_keys[1] - 1, p_keys[n], n, p_room, true, p_keys);
     elsif p_lane < 10 then
         return divvy.pick_tasks(t, p_lane, p_keys[1] - 1, p_keys[n], n, p_room, false, p_keys);
     end if;
     return divvy.pick_shares(t, p_lane, p_keys[1] - 1, p_keys[n], n, p_room, false, p_keys);
 end $$;
+
+-- Whether any of these splits was locked since its row was written, if only by who took none of them.
+create or replace function divvy.were_locked(p_type text, p_lane smallint, p_keys bigint[]) returns boolean
+language plpgsql as $$
+begin
+    return case when p_lane < 10 then exists (select from divvy.task x
+            where x.task_type = p_type and x.lane = p_lane and x.key = any (p_keys) and x.xmax <> 0)
+        else exists (select from divvy.share x where x.task_type = p_type and x.lane = p_lane and x.key = any (p_keys) and x.xmax <> 0) end;
+end $$;
+
 
 create or replace function divvy.keys_between(p_keys bigint[], p_from bigint, p_to bigint) returns bigint[]
 language plpgsql immutable parallel safe as $$

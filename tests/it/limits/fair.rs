@@ -239,3 +239,27 @@ async fn a_tenant_whose_tasks_come_to_light_late_is_found_behind_a_flood() {
         assert!(Instant::now() < until && claims < 9_000, "not found in {claims} claims");
     }
 }
+
+#[tokio::test]
+async fn a_claim_that_saw_no_limit_and_stayed_open_for_long_keeps_its_splits_and_is_in_nobodys_way() {
+    for options in [FAIR, r#"{"max_running_per_group": 100}"#] {
+        let (db, mut hand) = bench("{}").await;
+        plain(&mut hand, "a", 40).await;
+        let mut open = Hand::new(&db).await;
+        open.run("begin").await;
+        let held = open.claim("x", 20).await;
+        hand.declare("x", options).await;
+        hand.run("update divvy.task_type set updated_at = updated_at - interval '1 day'").await;
+        // Knows the leases of the type from here on.
+        let mut other = Hand::new(&db).await;
+        let mut taken = other.claim("x", 5).await;
+        assert_eq!(taken.len(), 5, "{options}: the first ones are locked");
+        open.run("commit").await;
+        for _ in 0..10 {
+            taken.extend(other.claim("x", 5).await);
+        }
+        let twice =
+            taken.iter().filter(|split| held.iter().any(|mine| mine.split_id == split.split_id)).count();
+        assert_eq!((held.len(), taken.len(), twice), (20, 20, 0), "{options}");
+    }
+}
