@@ -16,7 +16,7 @@ language sql immutable parallel safe as $$
         when 'stretch' then 32               -- splits, from which on a task's lie in stretches (docs/adr/0011)
         when 'batch' then 10000              -- ids in one call
         when 'bulk' then 1000                -- tasks that one call of bulk does something to
-        when 'stragglers' then 1000          -- one look behind a position
+        when 'stragglers' then 1000          -- one piece of a look behind a position
         when 'log lines' then 1000           -- an attempt
         when 'log message' then 8192         -- bytes
         when 'labels' then 20

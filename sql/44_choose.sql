@@ -18,14 +18,11 @@ declare
     v_mine bigint[] := '{}';    -- taken by this claim,
     v_taken bigint[];           -- and what others have leased of what is ready from the positions on
     v_picked text[] := '{}';
-    v_ids bigint[];             -- of one lane
-    v_bytes bigint;
     v_lanes smallint[];
     v_want int;
     r record;
     c record;
     u record;
-    w record;
 begin
     loop
         if v_looks then
@@ -47,48 +44,37 @@ begin
             exit when p_want <= 0 or p_room <= 0;
             v_want := case r.place when 0 then p_want else divvy.share_of_lane(v_lanes, r.place, p_want) end;
             continue when v_want <= 0;
-            if v_spots is not null and r.place > 0 and r.lane < 20 then
-                w := divvy.choose_in_turn(t, r.lane, r.from_key, v_want, p_room, p_tokens, v_taken, v_picked, v_last, v_spots -> r.lane::text, v_looks, p_now);
-                v_positions[divvy.lane_slot(r.lane)] := w.go_on;
-                if w.spots is distinct from v_spots -> r.lane::text then
-                    v_spots := case when w.spots is null then v_spots - r.lane::text else v_spots || jsonb_build_object(r.lane, w.spots) end;
+            if r.lane > 20 then
+                u := divvy.unfold(t, r.lane, r.from_key, r.to_key, v_want, p_tokens, v_picked, v_last);
+                if r.place > 0 then
+                    v_positions[divvy.lane_slot(r.lane)] := u.go_on;
                 end if;
-                continue when w.ids = '{}';
-                v_parts := v_parts || w.parts;
-                v_last := w.last_group;
-                v_ids := w.ids;
-                v_bytes := w.bytes;
+                continue when not u.any;
+                r.lane := u.lane;
+                c := divvy.choose(t, r.lane, u.from_key, 9223372036854775807, v_want, p_room, p_tokens, v_taken, v_picked, u.last_group);
+                -- The rows that were made lie at the end: where nothing is left before them, no claim walks over them again.
+                if (divvy.candidates(t.name, r.lane, v_positions[divvy.lane_slot(r.lane)], u.from_key, 1, v_taken)).keys is null then
+                    v_positions[divvy.lane_slot(r.lane)] := c.go_on;
+                end if;
+            elsif r.place = 0 then
+                c := divvy.choose(t, r.lane, r.from_key, r.to_key, v_want, p_room, p_tokens, v_taken, v_picked, v_last);
+            elsif t.fair_by_group then
+                c := divvy.choose_in_turn(t, r.lane, r.from_key, v_want, p_room, p_tokens, v_taken, v_picked, v_last, v_spots -> r.lane::text, v_looks, p_now);
+                v_positions[divvy.lane_slot(r.lane)] := c.go_on;
+                v_spots := case when c.spots is null then v_spots - r.lane::text else v_spots || jsonb_build_object(r.lane, c.spots) end;
             else
-                if r.lane > 20 then
-                    u := divvy.unfold(t, r.lane, r.from_key, r.to_key, v_want, p_tokens, v_picked, v_last);
-                    if r.place > 0 then
-                        v_positions[divvy.lane_slot(r.lane)] := u.go_on;
-                    end if;
-                    continue when not u.any;
-                    r.lane := u.lane;
-                    c := divvy.choose(t, r.lane, u.from_key, 9223372036854775807, v_want, p_room, p_tokens, v_taken, v_picked, u.last_group);
-                    -- The rows that were made lie at the end: where nothing is left before them, no claim walks over them again.
-                    if (divvy.candidates(t.name, r.lane, v_positions[divvy.lane_slot(r.lane)], u.from_key, 1, v_taken)).keys is null then
-                        v_positions[divvy.lane_slot(r.lane)] := c.go_on;
-                    end if;
-                else
-                    c := divvy.choose(t, r.lane, r.from_key, r.to_key, v_want, p_room, p_tokens, v_taken, v_picked, v_last);
-                    if r.place > 0 then
-                        v_positions[divvy.lane_slot(r.lane)] := c.go_on;
-                    end if;
-                end if;
-                continue when (c.p).split_ids is null;
-                v_parts := v_parts || c.p;
-                v_last := c.last_group;
-                v_ids := (c.p).split_ids;
-                v_bytes := (c.p).bytes;
+                c := divvy.choose(t, r.lane, r.from_key, r.to_key, v_want, p_room, p_tokens, v_taken, v_picked, v_last);
+                v_positions[divvy.lane_slot(r.lane)] := c.go_on;
             end if;
-            p_want := p_want - cardinality(v_ids);
-            p_room := p_room - v_bytes;
+            continue when c.ids = '{}';
+            v_parts := v_parts || c.parts;
+            v_last := c.last_group;
+            p_want := p_want - cardinality(c.ids);
+            p_room := p_room - c.bytes;
             exit when p_want <= 0;
-            v_mine := v_mine || v_ids;
-            v_taken := v_taken || v_ids;
-            v_picked := v_picked || (select x.labels from divvy.labels_of(t.name, r.lane, v_ids) x);
+            v_mine := v_mine || c.ids;
+            v_taken := v_taken || c.ids;
+            v_picked := v_picked || (select x.labels from divvy.labels_of(t.name, r.lane, c.ids) x);
         end loop;
         exit when v_looks or p_want <= 0 or p_room <= 0 or v_started < v_may_look_at;
         v_looks := true;
@@ -103,9 +89,10 @@ begin
 end $$;
 
 -- Takes up to p_want splits of a lane with p_from < key <= p_to, and says where the next claim has to begin. p_taken run already, or are
--- taken by this claim, where they count as p_picked.
+-- taken by this claim, where they count as p_picked. ids and bytes are those of the parts: one, or none.
 create or replace function divvy.choose(t divvy.task_type, p_lane smallint, p_from bigint, p_to bigint, p_want int, p_room bigint, p_tokens bigint[],
-    p_taken bigint[], p_picked text[], p_last text, out p divvy.part, out go_on bigint, out last_group text)
+    p_taken bigint[], p_picked text[], p_last text,
+    out parts divvy.part[], out ids bigint[], out bytes bigint, out go_on bigint, out last_group text)
 language plpgsql as $$
 declare
     -- Turns need a view of what waits; for a limit it's enough to go on where too little fits.
@@ -113,9 +100,11 @@ declare
     v_looks constant int := 20;
     v_held_max constant int := 2000;
     v_held int := 0;
+    p divvy.part;
     c record;
     d record;
 begin
+    ids := '{}';
     for i in 1 .. v_looks loop
         c := divvy.candidates(t.name, p_lane, p_from, p_to, v_window, p_taken);
         exit when c.keys is null;
@@ -123,21 +112,24 @@ begin
         v_held := v_held + case when d.beyond = '{}' then 0 else divvy.hold_back(d.beyond) end;
         if d.chosen <> '{}' then
             p := divvy.pick_lane(t, p_lane, d.chosen[1] - 1, d.chosen[cardinality(d.chosen)], p_want, p_room, true, d.chosen);
-            if coalesce(cardinality(p.split_ids), 0) < cardinality(d.chosen) then
+            ids := coalesce(p.split_ids, '{}');
+            if cardinality(ids) < cardinality(d.chosen) then
                 go_on := least(go_on, d.chosen[1] - 1);   -- somebody has one of them locked, or the answer is full
             end if;
         end if;
         go_on := least(go_on, d.first_left - 1);
-        if p.split_ids is null and d.chosen <> '{}' then
+        if ids = '{}' and d.chosen <> '{}' then
             p_taken := p_taken || divvy.ids_of(d.chosen, c.keys, c.ids);    -- others have locked them all: what comes next?
             continue;
         end if;
         last_group := d.last_group;
         p_from := c.keys[cardinality(c.keys)];
-        exit when p.split_ids is not null or cardinality(c.keys) < v_window or v_held >= v_held_max;
+        exit when ids <> '{}' or cardinality(c.keys) < v_window or v_held >= v_held_max;
         v_window := least(2000, 2 * v_window);
     end loop;
     go_on := coalesce(go_on, p_from);
+    parts := case when ids = '{}' then '{}' else array[p] end;
+    bytes := p.bytes;
 end $$;
 
 -- The ids of those with these keys.

@@ -34,8 +34,11 @@ begin
         -- Window by window, never across what lies between.
         for n in 0 .. cardinality(w.froms) loop
             exit when bytes >= p_room;
-            p := divvy.take_chosen(t, p_lane, case when w.froms = '{}' then d.chosen when n = 0 then divvy.keys_between(d.chosen, p_from, f.through)
-                else divvy.keys_between(d.chosen, w.froms[n], w.throughs[n]) end, p_room - bytes, p_now);
+            if n = 0 then
+                p := divvy.take_chosen(t, p_lane, divvy.keys_between(d.chosen, p_from, f.through), f.locked, p_room - bytes, p_now);
+            else
+                p := divvy.take_chosen(t, p_lane, divvy.keys_between(d.chosen, w.froms[n], w.throughs[n]), w.locked[n], p_room - bytes, p_now);
+            end if;
             continue when p.split_ids is null;
             parts := parts || p;
             ids := ids || p.split_ids;
@@ -62,13 +65,14 @@ end $$;
 -- What is ready in front, up to p_max splits. Where it is thin, for others were served there before, a claim takes what spots show rather than to walk
 -- over all of these again and again. ended: there is no more.
 create or replace function divvy.front_of(p_type text, p_lane smallint, p_from bigint, p_max int, p_want int, p_spots boolean, p_taken bigint[],
-    out keys bigint[], out ids bigint[], out groups text[], out tasks bigint[], out through bigint, out ended boolean)
+    out keys bigint[], out ids bigint[], out groups text[], out tasks bigint[], out through bigint, out ended boolean, out locked boolean)
 language plpgsql as $$
 declare
     v_looks constant int := 20;
     w record;
 begin
     through := p_from;
+    locked := false;
     for i in 1 .. v_looks loop
         w := divvy.window_at(p_type, p_lane, through, 9223372036854775807, p_max - coalesce(cardinality(keys), 0), p_taken);
         keys := keys || w.keys;
@@ -77,6 +81,7 @@ begin
         tasks := tasks || w.tasks;
         through := w.through;
         ended := w.ended;
+        locked := locked or w.locked;
         exit when ended or cardinality(keys) >= least(p_want, p_max) or (p_spots and keys <> '{}');
         if keys = '{}' then
             through := divvy.first_ready(p_type, p_lane, w.through, 9223372036854775807) - 1;
@@ -89,65 +94,51 @@ begin
     end loop;
 end $$;
 
+-- The next entries of a lane with p_from < key <= p_to, in order, whatever became of their splits. Inlined. (The lanes of tasks and of shares differ,
+-- so one of the two is empty. locked: somebody has locked the row since it was written, if only to pass it over.)
+create or replace function divvy.entries(p_type text, p_lane smallint, p_from bigint, p_to bigint, p_max int)
+returns table (key bigint, id bigint, share_of bigint, group_key text, ready boolean, locked boolean)
+language sql stable as $$
+    (select x.key, x.id, null::bigint, x.group_key, x.state = 'ready', x.xmax <> 0 from divvy.task x
+    where x.task_type = p_type and x.lane = p_lane and x.key > p_from and x.key <= p_to order by x.key limit p_max)
+    union all
+    (select x.key, x.id, x.share_of, x.group_key, x.state = 'ready', x.xmax <> 0 from divvy.share x
+    where x.task_type = p_type and x.lane = p_lane and x.key > p_from and x.key <= p_to order by x.key limit p_max)
+$$;
+
 -- Up to p_max ready splits between two keys that run by no lease, in order, as divvy.candidates; among a bounded number of entries, since those of
 -- splits that have ended stay for long. through: up to where it has looked. ended: there is no more up to p_to.
 create or replace function divvy.window_at(p_type text, p_lane smallint, p_from bigint, p_to bigint, p_max int, p_taken bigint[],
-    out keys bigint[], out ids bigint[], out groups text[], out tasks bigint[], out through bigint, out ended boolean)
+    out keys bigint[], out ids bigint[], out groups text[], out tasks bigint[], out through bigint, out ended boolean, out locked boolean)
 language plpgsql as $$
 declare
     v_scan constant int := greatest(1000, 2 * p_max);
 begin
-    if p_lane < 10 then
-        select coalesce(array_agg(c.key), '{}'), coalesce(array_agg(c.id), '{}'), coalesce(array_agg(c.group_key), '{}'), null into keys, ids, groups, tasks
-        from (select k.key, k.id, k.group_key
-            from (select x.key, x.id, x.group_key, x.state from divvy.task x
-                where x.task_type = p_type and x.lane = p_lane and x.key > p_from and x.key <= p_to order by x.key limit v_scan) k
-            where k.state = 'ready' and k.id not in (select i from unnest(p_taken) i) limit p_max) c;
-    else
-        select coalesce(array_agg(c.key), '{}'), coalesce(array_agg(c.id), '{}'), coalesce(array_agg(c.group_key), '{}'), coalesce(array_agg(c.share_of), '{}')
-        into keys, ids, groups, tasks
-        from (select s.key, s.id, s.group_key, s.share_of
-            from (select x.key, x.id, x.group_key, x.share_of, x.state from divvy.share x
-                where x.task_type = p_type and x.lane = p_lane and x.key > p_from and x.key <= p_to order by x.key limit v_scan) s
-            where s.state = 'ready' and s.id not in (select i from unnest(p_taken) i) limit p_max) c;
-    end if;
-    ended := false;
+    select coalesce(array_agg(c.key), '{}'), coalesce(array_agg(c.id), '{}'), coalesce(array_agg(c.group_key), '{}'), coalesce(array_agg(c.share_of), '{}'), coalesce(bool_or(c.locked), false)
+    into keys, ids, groups, tasks, locked
+    from (select e.key, e.id, e.group_key, e.share_of, e.locked from divvy.entries(p_type, p_lane, p_from, p_to, v_scan) e
+        where e.ready and e.id not in (select i from unnest(p_taken) i) limit p_max) c;
     through := keys[p_max];
-    if through is not null then
-        return;
-    elsif p_lane < 10 then
-        through := (select x.key from divvy.task x where x.task_type = p_type and x.lane = p_lane and x.key > p_from and x.key <= p_to
-            order by x.key offset v_scan - 1 limit 1);
-    else
-        through := (select x.key from divvy.share x where x.task_type = p_type and x.lane = p_lane and x.key > p_from and x.key <= p_to
-            order by x.key offset v_scan - 1 limit 1);
+    ended := false;
+    if through is null then
+        through := (select e.key from divvy.entries(p_type, p_lane, p_from, p_to, v_scan) e offset v_scan - 1 limit 1);
+        ended := through is null;
+        through := coalesce(through, keys[cardinality(keys)], p_from);
     end if;
-    ended := through is null;
-    through := coalesce(through, keys[cardinality(keys)], p_from);
 end $$;
 
--- Which groups wait among the next p_max entries of a lane, each with its first and its last key. entries: how many there were.
+-- Which groups wait among the next p_max entries of a lane, each with its first and its last key. n: how many entries there were.
 create or replace function divvy.groups_at(p_type text, p_lane smallint, p_from bigint, p_max int, p_taken bigint[],
-    out groups text[], out firsts bigint[], out lasts bigint[], out through bigint, out entries bigint)
+    out groups text[], out firsts bigint[], out lasts bigint[], out through bigint, out n bigint)
 language plpgsql as $$
 begin
-    if p_lane < 10 then
-        select array_agg(g.grp) filter (where g.grp is not null), array_agg(g.first) filter (where g.grp is not null),
-            array_agg(g.last) filter (where g.grp is not null), max(g.last), coalesce(sum(g.n), 0)
-        into groups, firsts, lasts, through, entries
-        from (select case when c.waits then coalesce(c.group_key, '') collate "C" end as grp, min(c.key) as first, max(c.key) as last, count(*) as n
-            from (select x.key, x.group_key, x.state = 'ready' and x.id not in (select i from unnest(p_taken) i) as waits from divvy.task x
-                where x.task_type = p_type and x.lane = p_lane and x.key > p_from order by x.key limit p_max) c
-            group by 1) g;
-    else
-        select array_agg(g.grp) filter (where g.grp is not null), array_agg(g.first) filter (where g.grp is not null),
-            array_agg(g.last) filter (where g.grp is not null), max(g.last), coalesce(sum(g.n), 0)
-        into groups, firsts, lasts, through, entries
-        from (select case when c.waits then coalesce(c.group_key, '') collate "C" end as grp, min(c.key) as first, max(c.key) as last, count(*) as n
-            from (select x.key, x.group_key, x.state = 'ready' and x.id not in (select i from unnest(p_taken) i) as waits from divvy.share x
-                where x.task_type = p_type and x.lane = p_lane and x.key > p_from order by x.key limit p_max) c
-            group by 1) g;
-    end if;
+    select array_agg(g.grp) filter (where g.grp is not null), array_agg(g.first) filter (where g.grp is not null),
+        array_agg(g.last) filter (where g.grp is not null), max(g.last), coalesce(sum(g.n), 0)
+    into groups, firsts, lasts, through, n
+    from (select case when c.waits then coalesce(c.group_key, '') collate "C" end as grp, min(c.key) as first, max(c.key) as last, count(*) as n
+        from (select e.key, e.group_key, e.ready and e.id not in (select i from unnest(p_taken) i) as waits
+            from divvy.entries(p_type, p_lane, p_from, 9223372036854775807, p_max) e) c
+        group by 1) g;
 end $$;
 
 -- Goes on looking for groups beyond the front, and says where the claim should look for some of those that the front does not show (froms, of the
@@ -194,13 +185,13 @@ begin
         end if;
         wanted := null;
     elsif done then
-        same := not divvy.any_after(p_type, p_lane, at);
+        same := not exists (select from divvy.entries(p_type, p_lane, at, 9223372036854775807, 1));
     end if;
     while not same loop
         v_before := at;
         b := divvy.groups_at(p_type, p_lane, at, v_entries, p_taken);
-        done := b.entries < v_entries;
-        exit when b.entries = 0;
+        done := b.n < v_entries;
+        exit when b.n = 0;
         at := b.through;
         m := divvy.note_groups(groups, keys, lasts, b.groups, b.firsts, b.lasts, v_before, at, p_shown, p_front, v_visits);
         groups := m.groups;
@@ -225,14 +216,6 @@ begin
         where not x.grp = any (p_shown)
         order by x.i <= cardinality(groups) - v_new, x.i
         limit greatest(1, least(v_visits, p_want - (select count(distinct y) from unnest(p_shown) y)))) v;
-end $$;
-
--- Whether a lane goes on after a key.
-create or replace function divvy.any_after(p_type text, p_lane smallint, p_key bigint) returns boolean
-language plpgsql as $$
-begin
-    return case when p_lane < 10 then exists (select from divvy.task x where x.task_type = p_type and x.lane = p_lane and x.key > p_key)
-        else exists (select from divvy.share x where x.task_type = p_type and x.lane = p_lane and x.key > p_key) end;
 end $$;
 
 -- Puts down which groups were seen where: in spots, of which there are 16 a lane. found: one that waits nowhere else, as far as is known. fresh: how many
@@ -298,17 +281,18 @@ end $$;
 
 -- Small windows from these keys on, each up to the next.
 create or replace function divvy.windows_of(p_type text, p_lane smallint, inout froms bigint[], p_want int, p_taken bigint[],
-    out throughs bigint[], out keys bigint[], out ids bigint[], out groups text[], out tasks bigint[])
+    out throughs bigint[], out keys bigint[], out ids bigint[], out groups text[], out tasks bigint[], out locked boolean[])
 language plpgsql as $$
 declare
     v_max constant int := least(2000, greatest(20, 2 * p_want / (cardinality(froms) + 1)));
     w record;
 begin
     throughs := '{}';
+    locked := '{}';
     keys := '{}';
     ids := '{}';
     groups := '{}';
-    tasks := case when p_lane > 10 then '{}'::bigint[] end;
+    tasks := '{}';
     for n in 1 .. cardinality(froms) loop
         w := divvy.window_at(p_type, p_lane, froms[n], coalesce(froms[n + 1], 9223372036854775807), v_max, p_taken);
         throughs := throughs || case when w.ended then coalesce(froms[n + 1], w.through) else w.through end;
@@ -316,20 +300,21 @@ begin
         ids := ids || w.ids;
         groups := groups || w.groups;
         tasks := tasks || w.tasks;
+        locked := locked || w.locked;
     end loop;
 end $$;
 
 -- Takes the splits with these keys, ascending. Under the type's lock no other claim is under way, so nobody looks for leases that came meanwhile: for those
 -- of later keys it would walk over all that an old snapshot keeps. But soon after its options changed there may be claims that saw no limit; and one of
--- those that stayed open since has left its lock on each of its rows.
-create or replace function divvy.take_chosen(t divvy.task_type, p_lane smallint, p_keys bigint[], p_room bigint, p_now timestamptz) returns divvy.part
+-- those that stayed open since has left its lock on each of its rows (p_locked).
+create or replace function divvy.take_chosen(t divvy.task_type, p_lane smallint, p_keys bigint[], p_locked boolean, p_room bigint, p_now timestamptz) returns divvy.part
 language plpgsql as $$
 declare
     n constant int := cardinality(p_keys);
 begin
     if n = 0 then
         return null;
-    elsif t.updated_at > p_now - interval '10 min' or divvy.were_locked(t.name, p_lane, p_keys) then
+    elsif t.updated_at > p_now - interval '10 min' or p_locked then
         return divvy.pick_lane(t, p_lane, p_keys[1] - 1, p_keys[n], n, p_room, true, p_keys);
     elsif p_lane < 10 then
         return divvy.pick_tasks(t, p_lane, p_keys[1] - 1, p_keys[n], n, p_room, false, p_keys);
@@ -337,16 +322,7 @@ begin
     return divvy.pick_shares(t, p_lane, p_keys[1] - 1, p_keys[n], n, p_room, false, p_keys);
 end $$;
 
--- Whether any of these splits was locked since its row was written, if only by who took none of them.
-create or replace function divvy.were_locked(p_type text, p_lane smallint, p_keys bigint[]) returns boolean
-language plpgsql as $$
-begin
-    return case when p_lane < 10 then exists (select from divvy.task x
-            where x.task_type = p_type and x.lane = p_lane and x.key = any (p_keys) and x.xmax <> 0)
-        else exists (select from divvy.share x where x.task_type = p_type and x.lane = p_lane and x.key = any (p_keys) and x.xmax <> 0) end;
-end $$;
-
-
+-- Of ascending keys those with p_from < key <= p_to.
 create or replace function divvy.keys_between(p_keys bigint[], p_from bigint, p_to bigint) returns bigint[]
 language plpgsql immutable parallel safe as $$
 begin

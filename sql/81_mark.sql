@@ -176,7 +176,7 @@ begin
 end $$;
 
 -- divvy.first_ready in pieces, the wider the less there is to walk over: stops after the one that ends past p_until (real time,
--- which bounds cost and decides nothing). Up to where there is nothing ready; null: it has not found any so far.
+-- which bounds cost and decides nothing). ready: the lowest, null if there is none so far; reached: up to there nothing is.
 create or replace function divvy.seek_ready(p_type text, p_lane int, p_from bigint, p_to bigint, p_until double precision,
     out ready bigint, out reached bigint)
 language plpgsql as $$

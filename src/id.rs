@@ -28,45 +28,6 @@ impl Visitor<'_> for Digits {
     }
 }
 
-/// A type of ours that is a simple one in SQL. (sqlx derives this, too, but builds its drivers a second time for that.)
-macro_rules! in_sql {
-    ($name:ident as $simple:ty: |$value:ident| $out:expr, |$read:ident| $in:expr) => {
-        impl sqlx::Type<sqlx::Postgres> for $name {
-            fn type_info() -> sqlx::postgres::PgTypeInfo {
-                <$simple as sqlx::Type<sqlx::Postgres>>::type_info()
-            }
-
-            fn compatible(ty: &sqlx::postgres::PgTypeInfo) -> bool {
-                <$simple as sqlx::Type<sqlx::Postgres>>::compatible(ty)
-            }
-        }
-
-        impl sqlx::postgres::PgHasArrayType for $name {
-            fn array_type_info() -> sqlx::postgres::PgTypeInfo {
-                <$simple as sqlx::postgres::PgHasArrayType>::array_type_info()
-            }
-        }
-
-        impl sqlx::Encode<'_, sqlx::Postgres> for $name {
-            fn encode_by_ref(
-                &self,
-                buffer: &mut sqlx::postgres::PgArgumentBuffer,
-            ) -> Result<sqlx::encode::IsNull, sqlx::error::BoxDynError> {
-                let $value = self;
-                <$simple as sqlx::Encode<sqlx::Postgres>>::encode($out, buffer)
-            }
-        }
-
-        impl<'r> sqlx::Decode<'r, sqlx::Postgres> for $name {
-            fn decode(value: sqlx::postgres::PgValueRef<'r>) -> Result<Self, sqlx::error::BoxDynError> {
-                let $read = <$simple as sqlx::Decode<sqlx::Postgres>>::decode(value)?;
-                $in
-            }
-        }
-    };
-}
-pub(crate) use in_sql;
-
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -113,7 +74,7 @@ macro_rules! id {
             }
         }
 
-        $crate::id::in_sql!($name as i64: |id| id.0, |number| Ok(Self(number)));
+        $crate::in_sql::in_sql!($name as i64: |id| id.0, |number| Ok(Self(number)));
     };
 }
 

@@ -8,6 +8,7 @@
 // What things are (pure: no input or output, no clock).
 pub mod error;
 pub mod id;
+mod in_sql;
 pub mod trigger;
 #[cfg(feature = "cli")]
 pub mod webhook;

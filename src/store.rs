@@ -81,7 +81,7 @@ impl Store {
     {
         let mut connection = self.pool.acquire().await?;
         let done = timeout(limit, work(&mut connection)).await;
-        settle(connection, limit, done)
+        conclude(connection, limit, done)
     }
 
     /// The same in a task of its own: `work` goes on when whoever asked is dropped. A connection that is left in the middle
@@ -100,7 +100,7 @@ impl Store {
         let task: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
             let done = timeout(limit, work(&mut connection)).await;
             // Whoever asked may be gone.
-            let _ = told.send(settle(connection, limit, done));
+            let _ = told.send(conclude(connection, limit, done));
         });
         tokio::spawn(task);
         done.await.unwrap_or_else(|_| {
@@ -110,7 +110,7 @@ impl Store {
 }
 
 /// What a bounded call came to. A connection that nobody should borrow again is closed.
-fn settle<T>(
+fn conclude<T>(
     mut connection: PoolConnection<Postgres>,
     limit: Duration,
     done: std::result::Result<Result<T>, Elapsed>,

@@ -25,7 +25,7 @@ macro_rules! names {
             }
         }
 
-        $crate::id::in_sql!($name as &str: |name| name.as_str(), |text| match text {
+        $crate::in_sql::in_sql!($name as &str: |name| name.as_str(), |text| match text {
             $($text => Ok(Self::$variant),)+
             _ => Err(format!("{text} is no {}", stringify!($name)).into()),
         });

@@ -1,0 +1,9 @@
+-- Functions of the rules that have other arguments from here on.
+drop function if exists divvy.choose(divvy.task_type, smallint, bigint, bigint, int, bigint, bigint[], bigint[], text[], text);
+drop function if exists divvy.window_at(text, smallint, bigint, bigint, int, bigint[]);
+drop function if exists divvy.front_of(text, smallint, bigint, int, int, boolean, bigint[]);
+drop function if exists divvy.windows_of(text, smallint, bigint[], int, bigint[]);
+drop function if exists divvy.groups_at(text, smallint, bigint, int, bigint[]);
+drop function if exists divvy.take_chosen(divvy.task_type, smallint, bigint[], bigint, timestamptz);
+drop function if exists divvy.any_after(text, smallint, bigint);
+drop function if exists divvy.were_locked(text, smallint, bigint[]);
