@@ -166,6 +166,7 @@ declare
     v_lanes smallint[] := divvy.lanes_by_age(t.name, v_marks, p_now);
     v_leased bigint[];
     v_before int;
+    v_more text;    -- behind a count that goes on beyond what was looked at
     v_mark bigint;
 begin
     select x.* into u from divvy.unit x where x.id = s.id and x.state = 'ready';
@@ -184,8 +185,9 @@ begin
     if t.fair_by_group then
         c := divvy.candidates(t.name, u.lane, v_mark, 9223372036854775807, v_most, v_leased);
         v_before := (select count(*) from unnest(c.keys, c.groups) as x (key, grp) where x.grp is not distinct from u.group_key and x.key < u.key);
-        return query select 'fair_by_group', false, format('%s splits of its group %L come before it; %s groups take turns', v_before, u.group_key,
-            (select count(distinct coalesce(x, '')) from unnest(c.groups) x));
+        v_more := case when c.keys[v_most] < u.key then ' or more' else '' end;
+        return query select 'fair_by_group', false, format('%s%s splits of its group %L come before it; %s%s groups take turns', v_before, v_more, u.group_key,
+            (select count(distinct coalesce(x, '')) from unnest(c.groups) x), v_more);
     end if;
     c := divvy.candidates(t.name, u.lane, v_mark, u.key - 1, v_most, v_leased);
     v_before := coalesce(cardinality(c.keys), 0);

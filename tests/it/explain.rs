@@ -179,6 +179,19 @@ async fn each_limit_says_what_runs_and_when_there_is_room() {
 }
 
 #[tokio::test]
+async fn a_place_behind_more_than_a_look_sees_says_so() {
+    let (_db, _clock, mut hand) = bench().await;
+    serve(&mut hand, "fair", 100).await;
+    hand.declare("fair", r#"{"fair_by_group": true}"#).await;
+    hand.run("insert into divvy.task (task_type, group_key) select 'fair', 'g' from generate_series(1, 1000)").await;
+    let near = hand.get::<i64>("select max(id) from divvy.task").await;
+    let far = hand.insert("(task_type, group_key) values ('fair', 'g')").await;
+    let place = async |hand: &mut Hand, split| detail(hand, split, "fair_by_group").await;
+    assert_eq!(place(&mut hand, near).await, "999 splits of its group 'g' come before it; 1 groups take turns");
+    assert_eq!(place(&mut hand, far).await, "1000 or more splits of its group 'g' come before it; 1 or more groups take turns");
+}
+
+#[tokio::test]
 async fn what_is_no_split_is_refused_and_the_command_line_says_what_keeps_one() {
     let (db, _clock, mut hand) = bench().await;
     hand.declare("x", "{}").await;
