@@ -7,3 +7,4 @@ drop function if exists divvy.groups_at(text, smallint, bigint, int, bigint[]);
 drop function if exists divvy.take_chosen(divvy.task_type, smallint, bigint[], bigint, timestamptz);
 drop function if exists divvy.any_after(text, smallint, bigint);
 drop function if exists divvy.were_locked(text, smallint, bigint[]);
+drop function if exists divvy.in_turn(bigint[], text[], int, text);

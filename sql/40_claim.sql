@@ -77,10 +77,10 @@ begin
     return divvy.lend(v_got.parts, take.worker, coalesce(take.lease, v_got.length), v_got.timeout, v_got.limited, v_now);
 end $$;
 
--- The same over retries and reclaims; new after each continuation and redrive.
+-- The same over retries and reclaims; new after each continuation and redrive. (Inlined, as `||` of numbers would not be.)
 create or replace function divvy.idempotency_key(p_task bigint, p_phase text, p_no int, p_epoch int, p_continuation int) returns text
 language sql immutable parallel safe as $$
-    select p_task || '.' || case when p_phase = 'execute' then p_no::text else p_phase end || '.' || p_epoch || '.' || p_continuation
+    select p_task::text || '.' || case when p_phase = 'execute' then p_no::text else p_phase end || '.' || p_epoch::text || '.' || p_continuation::text
 $$;
 
 -- Parts with all columns of one length: in one of a stretch, what is the same for all stands once, and what a rule says not at all.

@@ -209,9 +209,9 @@ begin
 end $$;
 
 -- Groups take turns, and begin after the one that was served last; no group is a group, too.
-create or replace function divvy.in_turn(p_keys bigint[], p_groups text[], p_want int, p_last text,
-    out chosen bigint[], out first_left bigint, out last_group text)
-language sql as $$
+create or replace function divvy.in_turn(p_keys bigint[], p_groups text[], p_want int, p_last text)
+returns table (chosen bigint[], first_left bigint, last_group text)
+language sql stable rows 1 as $$
     with turn as (
         select c.key, coalesce(c.grp, '') collate "C" as grp, row_number() over (partition by coalesce(c.grp, '') collate "C" order by c.n) as turn
         from unnest(p_keys, p_groups) with ordinality as c (key, grp, n)
