@@ -179,7 +179,9 @@ declare
     v_longest constant interval := '1.5 s';   -- so the small tick keeps its rhythm when nobody leads
     v_due timestamptz;
 begin
-    perform divvy.small_tick(v_now);
+    if not divvy.small_tick(v_now) then
+        v_due := v_now;
+    end if;
     for t in select * from divvy.task_type x
         where x.name = any (next_wait.task_types) and coalesce(x.paused_until <= v_now, true)
             and (divvy.has_ready(x.name) or (x.limited and exists (select from divvy.freed f where f.task_type = x.name and f.ended)))
@@ -206,19 +208,29 @@ begin
     return exists (select from divvy.first_waiting(p_type));
 end $$;
 
-create or replace function divvy.small_tick(p_now timestamptz) returns void
+-- What is due of a tick, for about 20 ms of real time, so that no statement of a worker's is long: the next call of anybody goes on.
+-- Returns whether it is done.
+create or replace function divvy.small_tick(p_now timestamptz) returns boolean
 language plpgsql as $$
+declare
+    v_until constant double precision := extract(epoch from clock_timestamp()) + 0.02;
+    v_next int;
+    d record;
 begin
     -- A look without a lock first: this is asked far more often than there is a tick to do.
     if not exists (select from divvy.pulse where small_tick_at is null or small_tick_at <= p_now - interval '1 s' or small_tick_at > p_now) then
-        return;
+        return true;
     end if;
-    perform from divvy.pulse where small_tick_at is null or small_tick_at <= p_now - interval '1 s' or small_tick_at > p_now
+    select p.small_tick_next into v_next from divvy.pulse p where small_tick_at is null or small_tick_at <= p_now - interval '1 s' or small_tick_at > p_now
     for update skip locked;
-    if found then
-        update divvy.pulse set small_tick_at = p_now;
-        perform from divvy.urgent_duties(50);
+    if not found then
+        return true;
     end if;
+    for d in select * from divvy.urgent_duties(50, v_next, v_until) loop
+        v_next := d.next;
+    end loop;
+    update divvy.pulse set small_tick_next = v_next, small_tick_at = case when v_next = 1 then p_now else small_tick_at end;
+    return v_next = 1;
 end $$;
 
 -- Advisory locks, by name. The leader's is a session lock, on a connection of its own.

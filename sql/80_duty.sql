@@ -5,22 +5,30 @@ create or replace function divvy.tick(max int default 500)
 returns table (duty text, done int)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
-    return query select * from divvy.urgent_duties(max);
+    return query select u.duty, u.done from divvy.urgent_duties(max) u;
     return query values ('sample', divvy.take_sample()), ('alert', divvy.look_for_alerts());
 end $$;
 
--- What work waits for. The rest looks at all that waits, which a worker's next_wait is spared.
-create or replace function divvy.urgent_duties(max int) returns table (duty text, done int)
+-- What work waits for, from the p_next-th duty on until p_until (real time). next: which one is the next, 1 after the last.
+-- The rest looks at all that waits, which a worker's next_wait is spared.
+create or replace function divvy.urgent_duties(max int, p_next int default 1, p_until double precision default 'infinity')
+returns table (duty text, done int, next int)
 language plpgsql as $$
 begin
     perform divvy.need_read_committed('tick');
-    return query values
-        ('fire', divvy.fire_due(max)),
-        ('promote', divvy.promote(max)),
-        ('reclaim', divvy.reclaim(max)),
-        ('reduce_check', divvy.settle(max)),
-        ('low_water', divvy.advance_low_water()),
-        ('prune', divvy.prune(max));
+    for n in p_next .. 6 loop
+        case n
+            when 1 then duty := 'fire'; done := divvy.fire_due(max);
+            when 2 then duty := 'promote'; done := divvy.promote(max);
+            when 3 then duty := 'reclaim'; done := divvy.reclaim(max);
+            when 4 then duty := 'reduce_check'; done := divvy.settle(max);
+            when 5 then duty := 'low_water'; done := divvy.advance_low_water();
+            when 6 then duty := 'prune'; done := divvy.prune(max);
+        end case;
+        next := n % 6 + 1;
+        return next;
+        exit when extract(epoch from clock_timestamp()) >= p_until;
+    end loop;
 end $$;
 
 -- Makes ready what waited for a moment that has come; starts scheduled tasks, whose types are looked at again. Returns how many.

@@ -181,7 +181,7 @@ create or replace function divvy.seek_ready(p_type text, p_lane int, p_from bigi
     out ready bigint, out reached bigint)
 language plpgsql as $$
 declare
-    v_width bigint := 16384;
+    v_width bigint := 4096;
     v_at double precision := extract(epoch from clock_timestamp());
     v_now double precision;
 begin
@@ -191,7 +191,7 @@ begin
         reached := coalesce(ready - 1, least(p_to, reached + v_width));
         v_now := extract(epoch from clock_timestamp());
         exit when ready is not null or v_now >= p_until;
-        v_width := case when v_now - v_at < 0.001 then 2 * v_width else 16384 end;
+        v_width := case when v_now - v_at < 0.001 then 2 * v_width else 4096 end;
         v_at := v_now;
     end loop;
 end $$;

@@ -183,12 +183,21 @@ async fn a_place_behind_more_than_a_look_sees_says_so() {
     let (_db, _clock, mut hand) = bench().await;
     serve(&mut hand, "fair", 100).await;
     hand.declare("fair", r#"{"fair_by_group": true}"#).await;
-    hand.run("insert into divvy.task (task_type, group_key) select 'fair', 'g' from generate_series(1, 1000)").await;
+    hand.run(
+        "insert into divvy.task (task_type, group_key) select 'fair', 'g' from generate_series(1, 1000)",
+    )
+    .await;
     let near = hand.get::<i64>("select max(id) from divvy.task").await;
     let far = hand.insert("(task_type, group_key) values ('fair', 'g')").await;
     let place = async |hand: &mut Hand, split| detail(hand, split, "fair_by_group").await;
-    assert_eq!(place(&mut hand, near).await, "999 splits of its group 'g' come before it; 1 groups take turns");
-    assert_eq!(place(&mut hand, far).await, "1000 or more splits of its group 'g' come before it; 1 or more groups take turns");
+    assert_eq!(
+        place(&mut hand, near).await,
+        "999 splits of its group 'g' come before it; 1 groups take turns"
+    );
+    assert_eq!(
+        place(&mut hand, far).await,
+        "1000 or more splits of its group 'g' come before it; 1 or more groups take turns"
+    );
 }
 
 #[tokio::test]

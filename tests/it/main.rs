@@ -37,6 +37,7 @@ mod retention;
 mod rights;
 mod schedules_sql;
 mod seeds;
+mod small_tick;
 mod sql_types;
 mod stretch;
 mod transitions;

@@ -39,7 +39,7 @@ pub const MIGRATIONS: &[Source] = sources![
     "migrations/0014_alerts.sql",
     "migrations/0015_aside.sql",
     "migrations/0016_marks.sql",
-    "migrations/0017_choose.sql",
+    "migrations/0017_pieces.sql",
 ];
 
 /// The rules: functions and views, in the order in which they are applied.

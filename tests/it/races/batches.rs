@@ -72,7 +72,8 @@ async fn a_batch_locks_its_splits_in_the_order_of_their_ids() {
 async fn leftovers_go(db: &TestDb, clock: &Clock, hand: &mut Hand) {
     assert_eq!(hand.count("divvy.split where status = 'running'").await, 0);
     clock.advance(Duration::from_secs(3)).await;
-    Hand::new(db).await.run("select divvy.write_down_old()").await;
+    let mut duty = Hand::new(db).await;
+    while duty.get::<i32>("select divvy.write_down_old()").await > 0 {}
     assert_eq!(hand.count("divvy.lease").await, 0);
 }
 

@@ -1,0 +1,59 @@
+//! Where nobody leads, workers tick: in pieces that no call of theirs is long with.
+
+use crate::support::clock::Clock;
+use crate::support::db::TestDb;
+use crate::support::hand::Hand;
+use std::time::Duration;
+
+const DUTIES: [&str; 6] = ["fire", "promote", "reclaim", "reduce_check", "low_water", "prune"];
+const WAIT: &str = "select extract(epoch from divvy.next_wait('{x}'))::float8";
+
+/// Asks how long to wait until that isn't "go on with the tick".
+async fn until_ticked(hand: &mut Hand) -> f64 {
+    for _ in DUTIES {
+        let wait = hand.get::<f64>(WAIT).await;
+        if hand.get::<i32>("select small_tick_next from divvy.pulse").await == 1 {
+            return wait;
+        }
+        assert!(wait < 0.011, "the tick is not done, and a wait of {wait} s");
+    }
+    panic!("a tick of more pieces than duties");
+}
+
+#[tokio::test]
+async fn a_tick_without_time_does_one_duty_a_call_and_leaves_none_out() {
+    let db = TestDb::new().await;
+    let mut hand = Hand::new(&db).await;
+    let mut next = 1;
+    for (at, duty) in (1..).zip(DUTIES) {
+        assert_eq!(next, at);
+        let piece = format!("from divvy.urgent_duties(50, {next}, 0)");
+        assert_eq!(hand.all::<String>(&format!("select duty {piece}")).await, [duty]);
+        next = hand.get::<i32>(&format!("select next {piece}")).await;
+    }
+    assert_eq!(next, 1, "and from the beginning again");
+    assert_eq!(
+        hand.all::<String>("select duty from divvy.urgent_duties(50)").await,
+        DUTIES,
+        "with time, all"
+    );
+}
+
+#[tokio::test]
+async fn a_tick_that_was_cut_goes_on_at_once_and_from_where_it_was() {
+    let db = TestDb::new().await;
+    let clock = Clock::stop(&db).await;
+    let mut hand = Hand::new(&db).await;
+    hand.declare("x", "{}").await;
+    until_ticked(&mut hand).await;
+    let due = hand.insert("(task_type, run_at) values ('x', divvy.clock() + interval '2 s')").await;
+    clock.advance(Duration::from_secs(2)).await;
+    hand.run("update divvy.pulse set small_tick_next = 3").await;
+    until_ticked(&mut hand).await;
+    assert_eq!(hand.status(due).await, "scheduled", "what makes it ready was done before the cut");
+    until_ticked(&mut hand).await;
+    assert_eq!(hand.status(due).await, "scheduled", "a tick a second");
+    clock.advance(Duration::from_secs(1)).await;
+    assert!(until_ticked(&mut hand).await.abs() < 1e-6, "now it waits for a worker");
+    assert_eq!(hand.status(due).await, "running");
+}
