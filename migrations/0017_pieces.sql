@@ -13,3 +13,4 @@ drop function if exists divvy.were_locked(text, smallint, bigint[]);
 drop function if exists divvy.in_turn(bigint[], text[], int, text);
 drop function if exists divvy.small_tick(timestamptz);
 drop function if exists divvy.urgent_duties(int);
+drop function if exists divvy.relabel(text);

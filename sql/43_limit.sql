@@ -282,24 +282,31 @@ language sql stable as $$
 $$;
 
 -- After the limits of a type changed: its leases count for what is limited now, and sessions look at all of them again. One that is committed
--- meanwhile is left as it is: it is not limited, and the sweep finds it.
-create or replace function divvy.relabel(p_type text) returns void
+-- meanwhile is left as it is: it is not limited, and the sweep (p_sweep) finds it, but waits for nobody who is ending splits of it.
+create or replace function divvy.relabel(p_type text, p_sweep boolean default false) returns void
 language plpgsql set enable_seqscan = off set jit = off as $$
 declare
     l divvy.lease;
     -- Labels are of rows.
     v_labels boolean := (select num_nonnulls(t.max_running_per_task, t.max_running_per_group) > 0 from divvy.task_type t where t.name = p_type);
+    v_free tid[];
+    v_some boolean := false;
 begin
-    for l in select * from divvy.lease x where x.task_type = p_type order by x.token, x.lane for update loop
+    if p_sweep then
+        v_free := array(select x.ctid from divvy.lease x where x.task_type = p_type and not x.limited order by x.token, x.lane for update skip locked);
+    end if;
+    for l in select * from divvy.lease x where x.task_type = p_type and (v_free is null or x.ctid = any (v_free)) order by x.token, x.lane for update loop
         if v_labels and l.share_of is not null and not l.written then
-            perform divvy.lock_rowless(l.token, true), divvy.write_out(l);
+            continue when not divvy.lock_rowless(l.token, case when p_sweep then null else true end);
+            perform divvy.write_out(l);
             l.written := true;
         end if;
         update divvy.lease x set written = l.written, limited = t.limited,
             (label_ids, labels) = (select y.label_ids, y.labels from divvy.labels_of(l.task_type, l.lane, l.split_ids) y)
         from divvy.task_type t where t.name = p_type and x.token = l.token and x.task_type = l.task_type and x.lane = l.lane;
+        v_some := true;
     end loop;
-    update divvy.task_type t set limit_epoch = t.limit_epoch + 1 where t.name = p_type;
+    update divvy.task_type t set limit_epoch = t.limit_epoch + 1 where t.name = p_type and (v_some or not p_sweep);
 end $$;
 
 -- The sweep of limits: counts leases in that a claim made which had not seen the limit yet; lets go what no limit holds any more; and a session
@@ -316,7 +323,7 @@ begin
     for v_type in select x.name from divvy.task_type x where x.limited and x.updated_at > p_now - interval '1 hour'
         and exists (select from divvy.lease l where l.task_type = x.name and not l.limited) order by x.no
     loop
-        perform divvy.relabel(v_type);
+        perform divvy.relabel(v_type, p_sweep => true);
     end loop;
     v_type := divvy.next_held_type('');
     while v_type is not null loop

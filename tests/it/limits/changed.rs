@@ -42,6 +42,29 @@ async fn a_claim_that_had_not_seen_the_limit_counts_after_the_next_tick() {
 }
 
 #[tokio::test]
+async fn the_tick_that_counts_such_a_claim_waits_for_nobody_who_is_ending_its_splits() {
+    for splits in [1, 40] {
+        let db = TestDb::new().await;
+        let (mut hand, mut operator, mut leader) =
+            (Hand::new(&db).await, Hand::new(&db).await, Hand::new(&db).await);
+        hand.declare("x", "{}").await;
+        let tasks = 40 / splits;
+        let task = format!("select 'x', 'g', {splits} from generate_series(1, {tasks})");
+        hand.run(&format!("insert into divvy.task (task_type, group_key, split_count) {task}")).await;
+        hand.run("begin").await;
+        let held = hand.claim("x", 3).await;
+        operator.run("select divvy.put_task_type('x', '{\"max_running_per_group\": 4}')").await;
+        hand.run("commit; begin").await;
+        assert_eq!(hand.complete(&held[0]).await, "ok");
+        leader.run("set lock_timeout = '2 s'").await;
+        leader.run("select divvy.tick()").await;
+        hand.run("commit").await;
+        leader.run("select divvy.tick()").await;
+        assert_eq!(hand.claim("x", 9).await.len(), 2, "tasks of {splits}: two run");
+    }
+}
+
+#[tokio::test]
 async fn limits_that_change_give_way_to_a_call_that_has_ended_splits_and_claims() {
     let db = TestDb::new().await;
     let (mut hand, mut operator) = (Hand::new(&db).await, Hand::new(&db).await);
