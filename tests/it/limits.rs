@@ -1,9 +1,11 @@
 //! Limits of a type hold over all workers, hold back no more than they must, and are seen as what they are.
 
+mod behind;
 mod changed;
 mod fair;
 mod groups;
 mod large;
+mod locked;
 mod rate;
 mod storm;
 

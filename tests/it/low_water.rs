@@ -3,6 +3,7 @@
 
 mod keys;
 mod late;
+mod pieces;
 mod restart;
 
 use crate::support::db::TestDb;

@@ -263,3 +263,23 @@ async fn a_claim_that_saw_no_limit_and_stayed_open_for_long_keeps_its_splits_and
         assert_eq!((held.len(), taken.len(), twice), (20, 20, 0), "{options}");
     }
 }
+
+#[tokio::test]
+async fn tenants_one_behind_the_other_that_a_session_could_not_remember_all_are_all_served() {
+    let (_db, mut hand) = bench(FAIR).await;
+    plain(&mut hand, "a", 20_000).await;
+    hand.run("insert into divvy.task (task_type, group_key) select 'x', 't' || i / 40 from generate_series(0, 1599) i")
+        .await;
+    hand.run("select divvy.tick()").await;
+    let mut got = BTreeMap::new();
+    // Long before those in front have all been served.
+    for _ in 0..1_500 {
+        for (group, count) in claim(&mut hand, 1, 10).await {
+            *got.entry(group).or_insert(0) += count;
+        }
+        if got.len() == 41 {
+            return;
+        }
+    }
+    panic!("{got:?}");
+}

@@ -143,3 +143,19 @@ async fn groups_take_turns_whatever_their_size() {
     assert_eq!(claim_groups(&mut q, "a", 9).await, "pp");
     assert_eq!(q.one::<i64>("select count(*) from divvy.split where status = 'running'").await, 15);
 }
+
+#[tokio::test]
+async fn what_a_limit_holds_back_of_a_group_goes_on_in_the_order_in_which_it_came() {
+    let mut q = Queue::new().await;
+    q.put("a", json!({"max_running_per_group": 3})).await;
+    enqueue_groups(&mut q, "a", "gggggggggggg").await;
+    let mut served = q.claim_up_to("a", 99).await;
+    for at in 0..9 {
+        assert_eq!(served.len(), at + 3);
+        let ended = served[at].clone();
+        q.complete(&ended).await;
+        served.extend(q.claim_up_to("a", 99).await);
+    }
+    let tasks: Vec<i64> = served.iter().map(|split| split.task_id).collect();
+    assert!(tasks.len() == 12 && tasks.is_sorted(), "{tasks:?}");
+}

@@ -345,3 +345,19 @@ async fn a_claim_that_counts_by_the_old_limits_counts_by_the_new_ones_too() {
         assert!(hand.claim("x", 99).await.is_empty(), "{options}");
     }
 }
+
+#[tokio::test]
+async fn of_a_full_task_no_more_rows_are_made_than_may_run() {
+    for options in NARROW {
+        let (_db, mut hand) = bench(options).await;
+        divided(&mut hand, 1_000, "g").await;
+        let mut running = hand.claim("x", 99).await;
+        for _ in 0..4 {
+            assert_eq!(running.len(), 3, "{options}");
+            let ended = running.remove(0);
+            assert_eq!(hand.complete(&ended).await, "ok");
+            running.extend(hand.claim("x", 99).await);
+            assert_eq!(hand.count("divvy.share where state = 'delayed'").await, 0, "{options}");
+        }
+    }
+}

@@ -187,6 +187,30 @@ async fn what_waits_in_a_bounded_worker_behind_slow_splits_of_another_type_goes_
 }
 
 #[tokio::test]
+async fn what_is_fetched_ahead_begins_when_a_slot_of_all_is_free_and_not_when_one_of_its_type_is() {
+    let db = TestDb::new().await;
+    let crowd = Crowd::new(400);
+    let running = Running::start(crowd.serve(&db, &["a", "b"]).in_flight(4).build().unwrap());
+    fill(&db, "a", 200).await;
+    fill(&db, "b", 200).await;
+    until("quick ones have taught it to fetch ahead", async || number(&db, OPEN).await == 0).await;
+    // From now on none ends; four of each are as many as it fetches.
+    sqlx::query("insert into divvy.task (task_type) select case when n % 2 = 0 then 'a' else 'b' end from generate_series(1, 8) n")
+        .execute(db.pool())
+        .await
+        .unwrap();
+    until("four have begun, and the others have gone back", async || {
+        let held = number(&db, "select count(*) from divvy.split where status = 'running'").await;
+        crowd.all() >= 404 && held == 4
+    })
+    .await;
+    crowd.go_on.add_permits(1_000);
+    until("all have ended", async || number(&db, OPEN).await == 0).await;
+    assert_eq!(crowd.most(), 4);
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_bound_that_is_none_is_refused() {
     let db = TestDb::new().await;
     for splits in [0, 10_001] {
