@@ -173,7 +173,7 @@ create or replace function divvy.pick_stragglers(t divvy.task_type, p_from bigin
     p_until double precision default 'infinity', out parts divvy.part[], out seen bigint[])
 language plpgsql as $$
 declare
-    v_piece constant int := 16384;
+    v_piece constant int := 4096;
     v_want int;
     v_to bigint;
     p divvy.part;

@@ -5,9 +5,9 @@ use crate::support::hand::Hand;
 use crate::support::race::until;
 
 /// How many keys a piece has, at first.
-const PIECE: i64 = 16_384;
+const PIECE: i64 = 4_096;
 /// More keys than two pieces.
-const UNUSED: i64 = 2 * PIECE + 5_000;
+const UNUSED: i64 = 2 * PIECE + 1_000;
 /// The lowest ready key of each lane, by where it stands in an array of all lanes; null without one.
 const FIRST_READY: &str = "select array_agg(divvy.first_ready('x', l, 0, 9223372036854775807) order by l) from unnest(divvy.all_lanes()) l";
 
