@@ -6,6 +6,7 @@
 //! Reading order: `sql/README.md`, `tests/it/journey.rs`, [`handler`], [`worker`], [`leader`].
 
 // What things are (pure: no input or output, no clock).
+mod apart;
 pub mod error;
 pub mod id;
 mod in_sql;

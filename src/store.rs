@@ -38,15 +38,15 @@ pub mod statement;
 pub mod token;
 pub mod worker;
 
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, apart};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::types::PgInterval;
 use sqlx::{PgConnection, PgPool, Postgres};
+use std::any::Any;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
-use tokio::sync::oneshot;
-use tokio::time::{error::Elapsed, timeout};
+use tokio::time::timeout;
 
 /// A future that borrows a connection: what [`Store::bounded`] runs.
 pub type Work<'c, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'c>>;
@@ -77,11 +77,10 @@ impl Store {
     /// What `work` returns; [`ErrorKind::Database`] when there is no connection or no answer in time.
     pub async fn bounded<T, F>(&self, limit: Duration, work: F) -> Result<T>
     where
-        F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T>,
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T> + Send + 'static,
     {
-        let mut connection = self.pool.acquire().await?;
-        let done = timeout(limit, work(&mut connection)).await;
-        conclude(connection, limit, done)
+        known(run(self.pool.acquire().await?, limit, some(work)).await)
     }
 
     /// The same in a task of its own: `work` goes on when whoever asked is dropped. A connection that is left in the middle
@@ -94,28 +93,42 @@ impl Store {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T> + Send + 'static,
     {
-        let mut connection = self.pool.acquire().await?;
-        let (told, done) = oneshot::channel();
-        // Boxed, as one type of task for all: a build of all that a runtime does with tasks for each kind of call is a tenth of the crate's.
-        let task: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
-            let done = timeout(limit, work(&mut connection)).await;
-            // Whoever asked may be gone.
-            let _ = told.send(conclude(connection, limit, done));
-        });
-        tokio::spawn(task);
-        done.await.unwrap_or_else(|_| {
+        known(self.run_apart(limit, some(work)).await)
+    }
+
+    async fn run_apart(&self, limit: Duration, work: SomeWork) -> Result<Something> {
+        let done = apart::spawn(run(self.pool.acquire().await?, limit, work)).await;
+        done.unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Database, "the call did not end: its task panicked or was cancelled"))
         })
     }
 }
 
-/// What a bounded call came to. A connection that nobody should borrow again is closed.
-fn conclude<T>(
-    mut connection: PoolConnection<Postgres>,
-    limit: Duration,
-    done: std::result::Result<Result<T>, Elapsed>,
-) -> Result<T> {
-    let done = done.unwrap_or_else(|_| {
+/// What a call came to, of whatever type.
+type Something = Box<dyn Any + Send>;
+/// Work of whatever type: so what is around it, much more than itself, is built once and not for each call of the protocol.
+type SomeWork = Box<dyn for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, Something> + Send>;
+
+fn some<T, F>(work: F) -> SomeWork
+where
+    T: Send + 'static,
+    F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T> + Send + 'static,
+{
+    Box::new(move |c| {
+        let work = work(c);
+        Box::pin(async move { Ok(Box::new(work.await?) as Something) })
+    })
+}
+
+/// What [`some`] work came to.
+fn known<T: 'static>(done: Result<Something>) -> Result<T> {
+    let of_another_type = |_| Error::new(ErrorKind::Protocol, "a call came to a value of another type");
+    Ok(*done?.downcast().map_err(of_another_type)?)
+}
+
+/// Runs a call. A connection that nobody should borrow again is closed.
+async fn run(mut connection: PoolConnection<Postgres>, limit: Duration, work: SomeWork) -> Result<Something> {
+    let done = timeout(limit, work(&mut connection)).await.unwrap_or_else(|_| {
         connection.close_on_drop();
         Err(Error::new(ErrorKind::Database, format!("the database did not answer within {limit:?}")))
     });

@@ -1,7 +1,9 @@
 //! Talk: to stderr, for people on a terminal and as JSON lines otherwise. `RUST_LOG` overrules `-v`.
 
 use std::io::IsTerminal;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::layer;
+use tracing_subscriber::prelude::*;
 
 /// Sets up tracing for this process; a second call changes nothing.
 pub fn init(verbosity: u8) {
@@ -11,12 +13,13 @@ pub fn init(verbosity: u8) {
         2 => "divvy=debug,sqlx=info",
         _ => "trace",
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let asked = std::env::var("RUST_LOG").ok().and_then(|asked| asked.parse::<Targets>().ok());
+    let filter = asked.or_else(|| level.parse().ok()).unwrap_or_default();
+    let (all, lines) = (tracing_subscriber::registry().with(filter), layer().with_writer(std::io::stderr));
     let outcome = if std::io::stderr().is_terminal() {
-        builder.with_ansi(std::env::var_os("NO_COLOR").is_none()).try_init()
+        all.with(lines.with_ansi(std::env::var_os("NO_COLOR").is_none())).try_init()
     } else {
-        builder.json().try_init()
+        all.with(lines.json()).try_init()
     };
     // Only a subscriber that somebody else has set makes this fail; theirs stays.
     outcome.ok();

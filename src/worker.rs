@@ -39,6 +39,7 @@ pub use exec::Exec;
 #[cfg(feature = "cli")]
 pub use push::Network;
 
+use crate::apart;
 use crate::handler::Erased;
 use crate::store::line::Line;
 use crate::store::state::Command;
@@ -200,8 +201,8 @@ impl Worker {
         tokio::join!(self.start_listening(&signals), self.core.lines[0].open());
         let leases = Arc::new(Leases::default());
         let beating =
-            tokio::spawn(heartbeat::beat(self.core.clone(), leases.clone(), signals.clone(), first));
-        let ticking = tokio::spawn(tick::tick(self.core.clone(), signals.clone()));
+            apart::spawn(heartbeat::beat(self.core.clone(), leases.clone(), signals.clone(), first));
+        let ticking = apart::spawn(tick::tick(self.core.clone(), signals.clone()));
         let summary = Dispatcher::new(self.core.clone(), self.lanes(), leases, signals.clone()).run().await;
         for spec in &self.lanes {
             spec.handler.close().await;
@@ -221,7 +222,7 @@ impl Worker {
         let first = self.core.register().await?;
         let leases = Arc::new(Leases::default());
         let beating =
-            tokio::spawn(heartbeat::beat(self.core.clone(), leases.clone(), signals.clone(), first));
+            apart::spawn(heartbeat::beat(self.core.clone(), leases.clone(), signals.clone(), first));
         let ran = Dispatcher::new(self.core.clone(), self.lanes(), leases, signals.clone()).once().await;
         signals.done.cancel();
         let _ = beating.await;
@@ -238,7 +239,7 @@ impl Worker {
         loop {
             let core = self.core.clone();
             // In a task of its own: a stop must not drop a call half-way.
-            let answer = match tokio::spawn(async move { core.register().await }).await {
+            let answer = match apart::spawn(async move { core.register().await }).await {
                 Ok(answer) => answer,
                 Err(ended) => {
                     return Err(Error::new(ErrorKind::Database, "registering ended early").caused_by(ended));
@@ -263,7 +264,7 @@ impl Worker {
         let Some(pool) = self.listen.clone() else { return };
         let (heard, done) = (signals.clone(), signals.done.clone());
         let types = self.core.task_types.clone();
-        tokio::spawn(async move { listen::listen(&pool, done, |what| heard.hear(&types, &what)).await });
+        apart::spawn(async move { listen::listen(&pool, done, |what| heard.hear(&types, &what)).await });
         if tokio::time::timeout(LISTEN_WITHIN, signals.listener_answered.cancelled()).await.is_err() {
             tracing::warn!(worker.id = %self.core.id, "no LISTEN yet: work is found by polling");
         }

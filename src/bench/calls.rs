@@ -3,6 +3,7 @@
 use super::load::WORKER_PREFIX;
 use super::payload::Job;
 use super::screen::Progress;
+use crate::apart;
 use crate::handler::{Context, Handler, HandlerError, Outcome};
 use crate::worker::{Summary, Worker};
 use anyhow::{Context as _, Result, anyhow};
@@ -114,7 +115,7 @@ impl Running {
     pub fn start(worker: Worker) -> Self {
         let stop = CancellationToken::new();
         let shutdown = stop.clone();
-        let task = AbortOnDropHandle::new(tokio::spawn(async move { worker.run(shutdown).await }));
+        let task = AbortOnDropHandle::new(apart::spawn(async move { worker.run(shutdown).await }));
         Self { stop, task }
     }
 

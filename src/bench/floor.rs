@@ -11,6 +11,7 @@ use super::figure::{Figure, Watch};
 use super::payload::{Job, payload};
 use super::screen::Progress;
 use super::{Bench, load};
+use crate::apart::boxed;
 use crate::store::connect;
 use anyhow::{Context, Result, bail};
 use sqlx::postgres::PgConnectOptions;
@@ -169,10 +170,10 @@ pub fn start(
 ) -> JoinSet<Result<()>> {
     let mut connections = JoinSet::new();
     for _ in 0..drive.connections {
-        connections.spawn(work(design, drive.batch, options.clone(), state.clone()));
+        connections.spawn(boxed(work(design, drive.batch, options.clone(), state.clone())));
     }
     if design.marks {
-        connections.spawn(low_water::advance(design, options.clone(), state.clone()));
+        connections.spawn(boxed(low_water::advance(design, options.clone(), state.clone())));
     }
     connections
 }

@@ -12,6 +12,7 @@ use super::pick_up::{Percentiles, Waits};
 use super::report::{Counts, Report, grouped};
 use super::screen::Progress;
 use super::{Bench, drain, load};
+use crate::apart::boxed;
 use crate::store::{connect, enqueue};
 use anyhow::{Context, Result, bail, ensure};
 use client::Client;
@@ -146,7 +147,7 @@ async fn enqueue(
     let watch = Watch::start(&bench.cpu);
     let mut running = JoinSet::new();
     for _ in 0..clients {
-        running.spawn(one_by_one(address, body.clone(), left.clone()));
+        running.spawn(boxed(one_by_one(address, body.clone(), left.clone())));
     }
     while let Some(waits) = running.join_next().await {
         way.waits.add(&waits??);
@@ -186,7 +187,7 @@ async fn batches(bench: &Bench, service: &Service, options: &Options, body: &str
     let watch = Watch::start(&bench.cpu);
     let mut running = JoinSet::new();
     for _ in 0..options.batchers {
-        running.spawn(in_batches(address, body.clone(), left.clone(), options.batch));
+        running.spawn(boxed(in_batches(address, body.clone(), left.clone(), options.batch)));
     }
     while let Some(waits) = running.join_next().await {
         way.waits.add(&waits??);
@@ -235,7 +236,13 @@ async fn work(
     let watch = Watch::start(&bench.cpu);
     let mut running = JoinSet::new();
     for _ in 0..options.workers {
-        running.spawn(claim_and_complete(service.address, worker, task_type.to_owned(), done.clone(), count));
+        running.spawn(boxed(claim_and_complete(
+            service.address,
+            worker,
+            task_type.to_owned(),
+            done.clone(),
+            count,
+        )));
     }
     while let Some(waits) = running.join_next().await {
         way.waits.add(&waits??);

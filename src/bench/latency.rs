@@ -7,6 +7,7 @@ use super::pick_up::{Percentiles, Waits};
 use super::report::{Counts, Report, grouped};
 use super::screen::Progress;
 use super::{Bench, load};
+use crate::apart;
 use crate::store::connect;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -190,7 +191,7 @@ async fn floor_round(bench: &Bench, options: &Options) -> Result<Arc<Moments>> {
     let (listening, listens) = oneshot::channel();
     let seen = moments.clone();
     let direct = bench.direct.clone();
-    let mut serving = AbortOnDropHandle::new(tokio::spawn(async move {
+    let mut serving = AbortOnDropHandle::new(apart::spawn(async move {
         let pool = crate::store::pool::options().max_connections(1).connect_with(direct.clone()).await?;
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.listen("divvy_bench_floor").await?;

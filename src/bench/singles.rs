@@ -7,6 +7,7 @@ use super::enqueue::Options;
 use super::figure::{Figure, Watch};
 use super::payload::payload;
 use super::screen::Progress;
+use crate::apart;
 use crate::store::{connect, listen, pool};
 use anyhow::{Context, Result};
 use sqlx::Executor;
@@ -106,7 +107,7 @@ async fn listen_too(bench: &Bench, heard: Arc<AtomicU64>) -> Result<AbortOnDropH
     let own = pool::options().max_connections(1).connect_with(bench.direct.clone()).await?;
     let mut listener = PgListener::connect_with(&own).await?;
     listener.listen(listen::READY).await?;
-    Ok(AbortOnDropHandle::new(tokio::spawn(async move {
+    Ok(AbortOnDropHandle::new(apart::spawn(async move {
         while listener.recv().await.is_ok() {
             heard.fetch_add(1, Ordering::Relaxed);
         }

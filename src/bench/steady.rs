@@ -11,6 +11,7 @@ use super::producer::{Into, Producer};
 use super::report::{Counts, Report, grouped, micros, times};
 use super::screen::Progress;
 use super::{Bench, load};
+use crate::apart;
 use crate::store::connect;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
@@ -146,7 +147,7 @@ pub async fn run(bench: &Bench, options: &Options) -> Result<Report> {
         stop: stop.clone(),
     };
     let engine = start(bench, options, &names, &arrivals, &calls)?;
-    let producing = AbortOnDropHandle::new(tokio::spawn(producer.run(bench.direct.clone())));
+    let producing = AbortOnDropHandle::new(apart::spawn(producer.run(bench.direct.clone())));
     let watched = Watched { arrivals: &arrivals, calls: &calls, inserted: &inserted };
     let lines = watch(bench, options, &watched, || engine.has_ended() || producing.is_finished()).await;
     stop.cancel();
@@ -227,7 +228,7 @@ fn start(
         Some(design) => {
             let state = Arc::new(State { done: calls.clone(), seen: Some(seen), ..State::default() });
             let connections = floor::start(design, Drive::WIDE, &bench.direct, &state);
-            Engine::Floor(AbortOnDropHandle::new(tokio::spawn(floor::join(connections))), state)
+            Engine::Floor(AbortOnDropHandle::new(apart::spawn(floor::join(connections))), state)
         }
     })
 }

@@ -6,6 +6,7 @@ use anyhow::bail;
 use tokio_util::sync::CancellationToken;
 
 use super::{Global, database};
+use crate::apart;
 use crate::demo::handler::Collisions;
 use crate::demo::run::{self, LEASE, Options};
 use crate::demo::screen::Screen;
@@ -148,7 +149,7 @@ pub async fn work(global: &Global) -> anyhow::Result<()> {
         closed.cancel();
     });
     let leader = Leader::new(direct, name_of(std::process::id()));
-    let leading = tokio::spawn(leader.run(shutdown.clone()));
+    let leading = apart::spawn(leader.run(shutdown.clone()));
     let worked = worker.run(shutdown.clone()).await;
     shutdown.cancel();
     leading.await?;

@@ -2,6 +2,7 @@
 
 use super::push::PushArgs;
 use super::{Global, args, database};
+use crate::apart;
 use crate::http;
 use crate::leader::Leader;
 use crate::store::migrate::{self, Status};
@@ -122,8 +123,8 @@ async fn serve(
         http::Patience::default(),
     );
     let address = listener.local_addr()?;
-    let mut service = tokio::spawn(http::serve(listener, service, served.clone()));
-    let types = tokio::spawn(types.run(stop.clone()));
+    let mut service = apart::spawn(http::serve(listener, service, served.clone()));
+    let types = apart::spawn(types.run(stop.clone()));
     let leader = (!args.no_lead).then(|| lead("serve", direct.clone(), &stop));
 
     tracing::info!("serves on http://{address} (/docs says what); Ctrl-C stops it");
@@ -189,14 +190,14 @@ pub(super) async fn prepare(what: &str, direct: &PgConnectOptions, migrates: boo
 
 pub(super) fn lead(what: &str, direct: PgConnectOptions, stop: &CancellationToken) -> JoinHandle<usize> {
     let name = format!("{what} {}", std::process::id());
-    tokio::spawn(Leader::new(direct, name).run(stop.clone()))
+    apart::spawn(Leader::new(direct, name).run(stop.clone()))
 }
 
 /// Cancelled by the first SIGTERM or SIGINT; the second ends the process.
 pub(super) fn signals() -> CancellationToken {
     let stop = CancellationToken::new();
     let told = stop.clone();
-    tokio::spawn(async move {
+    apart::spawn(async move {
         interrupted().await;
         told.cancel();
         interrupted().await;

@@ -2,6 +2,7 @@
 
 use super::push::PushArgs;
 use super::{Global, database, serve};
+use crate::apart;
 use crate::store::exec_type::exec_types;
 use crate::store::http_type::http_types;
 use crate::store::{pool, statement};
@@ -120,17 +121,17 @@ async fn work(args: &Args, exec: Option<Exec>, database: &database::Database) ->
         (Some(exec), _) => {
             eprintln!("divvy: works on {} by {exec}; Ctrl-C stops it", args.types.join(", "));
             let (worker, told) = (commanded(args, exec, database)?, stop.clone());
-            tokio::spawn(async move { worker.run(told).await })
+            apart::spawn(async move { worker.run(told).await })
         }
         (None, Some(url)) => {
             let (host, told) = (pushing(args, url, database)?, stop.clone());
             eprintln!("divvy: works on {} by requests to {url}; Ctrl-C stops it", args.types.join(", "));
-            tokio::spawn(async move { Ok(host.run(told).await) })
+            apart::spawn(async move { Ok(host.run(told).await) })
         }
         (None, None) => {
             let (host, told) = (declared(args, database)?, stop.clone());
             announce(args, &database.pool).await?;
-            tokio::spawn(async move { Ok(host.run(told).await) })
+            apart::spawn(async move { Ok(host.run(told).await) })
         }
     };
     let leader = (!args.no_lead).then(|| serve::lead("worker", direct.clone(), &stop));

@@ -3,6 +3,7 @@
 //! A worker lives as long as its standard input is open. So it ends with the demo however the demo
 //! ends, and needs no process id file to be found again.
 
+use crate::apart;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -89,7 +90,7 @@ impl Workers {
         let (Some(stdin), Some(stderr)) = (child.stdin.take(), child.stderr.take()) else {
             return Err(anyhow!("worker {name} was started without its pipes"));
         };
-        tokio::spawn(keep_last_lines(stderr, Arc::clone(&last_lines)));
+        apart::spawn(keep_last_lines(stderr, Arc::clone(&last_lines)));
         self.running.push(Running { name: name.clone(), child, stdin, last_lines });
         Ok(name)
     }

@@ -26,7 +26,8 @@ impl Door<'_> {
     /// One call of the protocol, committed by itself in a worker.
     pub(crate) async fn call<T, F>(&mut self, work: F) -> Result<T>
     where
-        F: for<'a> FnOnce(&'a mut PgConnection) -> Work<'a, T>,
+        T: Send + 'static,
+        F: for<'a> FnOnce(&'a mut PgConnection) -> Work<'a, T> + Send + 'static,
     {
         match self {
             Door::Pools { control, .. } => control.bounded(CALL_WITHIN, work).await,

@@ -5,6 +5,7 @@
 //! that is to blame stands alone: the others don't suffer for it.
 
 use super::problem::Problem;
+use crate::apart;
 use crate::store::enqueue::{self, Enqueued};
 use crate::store::{Store, sqlstate};
 use crate::{Error, ErrorKind, Result};
@@ -45,7 +46,7 @@ impl Group {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
         let receiver = Arc::new(Mutex::new(receiver));
         for _ in 0..COMMITS {
-            tokio::spawn(commit_groups(receiver.clone(), store.clone()));
+            apart::spawn(commit_groups(receiver.clone(), store.clone()));
         }
         Self { sender }
     }

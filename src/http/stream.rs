@@ -4,6 +4,7 @@ use super::call::{Answer, Call};
 use super::flow::flow;
 use super::problem::Problem;
 use super::route::Nothing;
+use crate::apart;
 use crate::store::overview::{self, Progress};
 use axum::body::Bytes;
 use std::time::Duration;
@@ -23,7 +24,7 @@ pub(super) async fn progress(call: Call, _: Nothing) -> Result<Answer<String>, P
     let found = call.look(move |c| Box::pin(overview::progress(c, id))).await?;
     let mut found = found.ok_or_else(|| Problem::unknown("task", &id.to_string()))?;
     let (sender, body) = flow();
-    tokio::spawn(async move {
+    apart::spawn(async move {
         let _room = room;
         let mut said: Option<(Progress, Instant)> = None;
         loop {

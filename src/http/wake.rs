@@ -1,5 +1,6 @@
 //! One listener for all clients that wait for work.
 
+use crate::apart;
 use crate::store::Store;
 use crate::store::listen::{self, Heard};
 use tokio::sync::broadcast::error::RecvError;
@@ -18,7 +19,7 @@ impl Wake {
     pub(super) fn start(listen_on: &Store, stop: CancellationToken) -> Self {
         let (sender, _) = broadcast::channel(BEHIND_MAX);
         let (pool, tell) = (listen_on.pool().clone(), sender.clone());
-        tokio::spawn(async move {
+        apart::spawn(async move {
             listen::listen(&pool, stop, |heard| {
                 let woken = match heard {
                     Heard::Ready(task_type) => Some(task_type),

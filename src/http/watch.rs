@@ -1,5 +1,6 @@
 //! Waiting for tasks to end: one question for all who wait, instead of one each.
 
+use crate::apart;
 use crate::id::TaskId;
 use crate::store::{Store, enqueue};
 use std::collections::HashMap;
@@ -30,7 +31,7 @@ impl Watch {
     /// Begins to look, until `stop`.
     pub(super) fn start(store: &Store, stop: CancellationToken) -> Self {
         let waiting = Arc::new(Waiting::default());
-        tokio::spawn(look(waiting.clone(), store.clone(), stop));
+        apart::spawn(look(waiting.clone(), store.clone(), stop));
         Self(waiting)
     }
 

@@ -4,7 +4,7 @@
 //! connection, and the next borrower works inside it. So every `begin` of divvy runs in a task of its
 //! own that nobody drops, and [`crate::store::pool`] discards connections that aren't idle.
 
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, apart};
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, PgTransaction};
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub async fn begin(pool: &PgPool, limit: Duration) -> Result<PgTransaction<'stat
          set local idle_in_transaction_session_timeout = {milliseconds}"
     );
     let pool = pool.clone();
-    let begun = tokio::spawn(async move { pool.begin_with(AssertSqlSafe(begin)).await });
+    let begun = apart::spawn(async move { pool.begin_with(AssertSqlSafe(begin)).await });
     match begun.await {
         Ok(transaction) => Ok(transaction?),
         Err(error) => {

@@ -18,6 +18,7 @@ use super::{Builder, Summary, Worker};
 #[cfg(feature = "cli")]
 use crate::Error;
 use crate::Result;
+use crate::apart::boxed;
 use crate::store::pool;
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
@@ -166,15 +167,15 @@ impl Declared {
         let stop = stop.child_token();
         let mut kinds = JoinSet::new();
         if let Some(sql) = self.sql {
-            kinds.spawn(serve(self.common.clone(), sql, stop.clone()));
+            kinds.spawn(boxed(serve(self.common.clone(), sql, stop.clone())));
         }
         #[cfg(feature = "cli")]
         if let Some(exec) = self.exec {
-            kinds.spawn(serve(self.common.clone(), exec, stop.clone()));
+            kinds.spawn(boxed(serve(self.common.clone(), exec, stop.clone())));
         }
         #[cfg(feature = "cli")]
         if let Some(http) = self.http {
-            kinds.spawn(serve(self.common.clone(), http, stop.clone()));
+            kinds.spawn(boxed(serve(self.common.clone(), http, stop.clone())));
         }
         let mut done = Summary::default();
         while let Some(ended) = kinds.join_next().await {

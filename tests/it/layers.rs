@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PURE: &[&str] = &["error", "id", "in_sql", "trigger", "webhook"];
+const PURE: &[&str] = &["apart", "error", "id", "in_sql", "trigger", "webhook"];
 
 /// Module → the modules of ours it may use, besides the pure ones (which use only one another).
 /// Actors (worker, leader, http) never use one another: they meet in the database.
 const MAY_USE: &[(&str, &[&str])] = &[
+    ("apart", &[]),
     ("error", &[]),
     ("id", &[]),
     ("in_sql", &[]),

@@ -1,5 +1,6 @@
 //! The service that is measured: this program once more, as `divvy serve`.
 
+use crate::apart;
 use crate::bench::cpu::Cpu;
 use anyhow::{Context, Result, bail};
 use sqlx::ConnectOptions;
@@ -51,7 +52,7 @@ impl Service {
         let address =
             address.await.with_context(|| format!("divvy serve did not listen within {WITHIN:?}"))??;
         // What it says is read to the end: a full pipe would stop it.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        apart::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Ok(Self { address, process })
     }
 

@@ -6,6 +6,7 @@ use super::super::new_task::Name;
 use super::super::problem::Problem;
 use super::super::tasks::seconds;
 use super::super::{Api, wake};
+use crate::apart;
 use crate::id::{SplitId, TaskId, Token};
 use crate::store::claim::{self, Ask, Claimed, next_wait};
 use crate::store::complete;
@@ -173,7 +174,7 @@ pub(super) async fn claim(call: Call, wanted: Wanted) -> Result<Answer<Given>, P
 async fn take(api: &Arc<Api>, ask: &Arc<Ask>) -> Result<Held, Error> {
     let (tell, told) = oneshot::channel();
     let (api, ask) = (api.clone(), ask.clone());
-    tokio::spawn(async move {
+    apart::spawn(async move {
         let within = api.patience.database;
         let claimed =
             api.store.bounded(within, move |c| Box::pin(async move { claim::claim(c, &ask).await }));
@@ -207,7 +208,7 @@ impl Drop for Held {
         }
         let api = self.api.clone();
         tracing::debug!(splits = splits.len(), "a client has gone: its splits are released");
-        tokio::spawn(async move {
+        apart::spawn(async move {
             for split in splits {
                 let (id, token) = (split.split_id, split.token);
                 let release = api
