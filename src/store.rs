@@ -42,10 +42,10 @@ use crate::{Error, ErrorKind, Result, apart};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::types::PgInterval;
 use sqlx::{PgConnection, PgPool, Postgres};
-use std::any::Any;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 /// A future that borrows a connection: what [`Store::bounded`] runs.
@@ -80,7 +80,9 @@ impl Store {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T> + Send + 'static,
     {
-        known(run(self.pool.acquire().await?, limit, some(work)).await)
+        let (work, value) = telling(work);
+        run(self.pool.acquire().await?, limit, work).await?;
+        value.await.map_err(|_| no_end())
     }
 
     /// The same in a task of its own: `work` goes on when whoever asked is dropped. A connection that is left in the middle
@@ -93,41 +95,39 @@ impl Store {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T> + Send + 'static,
     {
-        known(self.run_apart(limit, some(work)).await)
-    }
-
-    async fn run_apart(&self, limit: Duration, work: SomeWork) -> Result<Something> {
-        let done = apart::spawn(run(self.pool.acquire().await?, limit, work)).await;
-        done.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Database, "the call did not end: its task panicked or was cancelled"))
-        })
+        let (work, value) = telling(work);
+        apart::spawn(run(self.pool.acquire().await?, limit, work)).await.map_err(|_| no_end())??;
+        value.await.map_err(|_| no_end())
     }
 }
 
-/// What a call came to, of whatever type.
-type Something = Box<dyn Any + Send>;
-/// Work of whatever type: so what is around it, much more than itself, is built once and not for each call of the protocol.
-type SomeWork = Box<dyn for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, Something> + Send>;
+/// Work that tells what it came to by a channel: so what is around it, much more than itself, is built once and not for each call
+/// of the protocol.
+type Telling = Box<dyn for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, ()> + Send>;
 
-fn some<T, F>(work: F) -> SomeWork
+fn telling<T, F>(work: F) -> (Telling, oneshot::Receiver<T>)
 where
     T: Send + 'static,
     F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T> + Send + 'static,
 {
-    Box::new(move |c| {
-        let work = work(c);
-        Box::pin(async move { Ok(Box::new(work.await?) as Something) })
-    })
+    let (told, value) = oneshot::channel();
+    let telling: Telling = Box::new(move |connection| {
+        let work = work(connection);
+        Box::pin(async move {
+            // Whoever asked may be gone.
+            let _ = told.send(work.await?);
+            Ok(())
+        })
+    });
+    (telling, value)
 }
 
-/// What [`some`] work came to.
-fn known<T: 'static>(done: Result<Something>) -> Result<T> {
-    let of_another_type = |_| Error::new(ErrorKind::Protocol, "a call came to a value of another type");
-    Ok(*done?.downcast().map_err(of_another_type)?)
+fn no_end() -> Error {
+    Error::new(ErrorKind::Database, "the call did not end: its task panicked or was cancelled")
 }
 
 /// Runs a call. A connection that nobody should borrow again is closed.
-async fn run(mut connection: PoolConnection<Postgres>, limit: Duration, work: SomeWork) -> Result<Something> {
+async fn run(mut connection: PoolConnection<Postgres>, limit: Duration, work: Telling) -> Result<()> {
     let done = timeout(limit, work(&mut connection)).await.unwrap_or_else(|_| {
         connection.close_on_drop();
         Err(Error::new(ErrorKind::Database, format!("the database did not answer within {limit:?}")))
