@@ -50,7 +50,7 @@ declare
     v_payloads jsonb[] := '{}';
 begin
     for g in select * from divvy.given x where x.share_of = p_task and x.first_no <= p_last
-        and x.first_no >= (select max(y.first_no) from divvy.given y where y.share_of = p_task and y.first_no <= p_first)
+        and x.first_no >= (select y.first_no from divvy.given y where y.share_of = p_task and y.first_no <= p_first order by y.first_no desc limit 1)
         order by x.first_no
     loop
         if g.rule is not null then

@@ -47,7 +47,8 @@ begin
     end if;
     select range_agg(int8range(e.id_base + e.first_no, e.id_base + e.last_no, '[]')) into v_ended from divvy.ended e
     where e.share_of = l.share_of and e.first_no <= v_last and e.last_no >= v_first
-        and e.first_no >= coalesce((select max(y.first_no) from divvy.ended y where y.share_of = l.share_of and y.first_no <= v_first), 0);
+        and e.first_no >= coalesce((select y.first_no from divvy.ended y where y.share_of = l.share_of and y.first_no <= v_first
+            order by y.first_no desc limit 1), 0);
     v_rows := array(select s.id from divvy.share s where s.share_of = l.share_of and s.split_no between v_first and v_last);
     if v_seen = l.split_ids and v_ended is null and v_rows = '{}' then
         return p_ids;
@@ -264,7 +265,8 @@ language sql stable rows 1000 set enable_seqscan = off as $$
         union all
         (select n, 'succeeded', e.results[n - e.first_no + 1], null from (
             select * from divvy.ended y where y.share_of = p_task
-                and y.first_no >= coalesce((select max(z.first_no) from divvy.ended z where z.share_of = p_task and z.first_no <= p_after), 0)
+                and y.first_no >= coalesce((select z.first_no from divvy.ended z where z.share_of = p_task and z.first_no <= p_after
+                    order by z.first_no desc limit 1), 0)
             order by y.first_no limit p_max) e, generate_series(greatest(e.first_no, p_after + 1), e.last_no) n
         order by n limit p_max)
         union all

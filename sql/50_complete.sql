@@ -363,7 +363,7 @@ begin
         from divvy.task t where t.id = k.id;
         update divvy.task t set phase = null, state = null, token = null, result = null, checkpoint = null, sealed = true where t.id = k.id;
     end if;
-    v_last := greatest((select max(s.split_no) from divvy.share s where s.share_of = k.id),
+    v_last := greatest((select s.split_no from divvy.share s where s.share_of = k.id order by s.split_no desc limit 1),
         (select max(s.last_no) from divvy.stretch s where s.share_of = k.id), (select max(d.last_no) from divvy.dropped d where d.share_of = k.id), 0);
     perform divvy.check_limit('splits', v_last + cardinality(v_payloads), format('task %s', k.id));
     perform divvy.insert_shares(k, v_last, cardinality(v_payloads), v_payloads, null, p_now);

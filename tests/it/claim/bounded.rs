@@ -41,14 +41,20 @@ async fn session(db: &TestDb) -> Hand {
 async fn calls(hand: &mut Hand, when: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (task_type, _) in TYPES {
-        for (name, before, call) in OF_EACH_TYPE {
-            let before = format!("select {}", before.replace("{t}", task_type));
-            let call = call.replace("{t}", task_type).replace("{w}", &hand.worker.to_string());
-            found.extend(one(hand, &format!("{name} ({task_type})"), &before, &call, when).await);
-        }
+        found.extend(calls_of(hand, task_type, when).await);
     }
     for (name, before, call) in ONCE {
         found.extend(one(hand, name, before, call, when).await);
+    }
+    found
+}
+
+async fn calls_of(hand: &mut Hand, task_type: &str, when: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (name, before, call) in OF_EACH_TYPE {
+        let before = format!("select {}", before.replace("{t}", task_type));
+        let call = call.replace("{t}", task_type).replace("{w}", &hand.worker.to_string());
+        found.extend(one(hand, &format!("{name} ({task_type})"), &before, &call, when).await);
     }
     found
 }
@@ -126,6 +132,31 @@ async fn no_call_reads_what_was_deleted_and_an_old_snapshot_keeps() {
     let found = calls(&mut session(&db).await, "after a vacuum that could remove nothing").await;
     assert!(found.is_empty(), "read in proportion to what was deleted:\n{}", found.join("\n"));
     reader.run("rollback").await;
+}
+
+/// Half of a large task has ended, one by one. What was analyzed is all of other tasks.
+const HALF_ENDED: &[&str] = &[
+    "select divvy.advance_low_water()",
+    "insert into divvy.ended (share_of, first_no, last_no, id_base, token, worker, started_at, finished_at)
+     select -i, 1, 9, (1::bigint << 60) + i * 10, 1, gen_random_uuid(), now(), now() from generate_series(1, 30000) i",
+    "analyze divvy.ended",
+    "insert into divvy.task (task_type, split_count) values ('large', 300000)",
+    "insert into divvy.ended (share_of, first_no, last_no, id_base, token, worker, started_at, finished_at)
+     select s.share_of, n, n, s.id_base, 1, gen_random_uuid(), now(), now()
+     from divvy.stretch s, generate_series(s.first_no, (s.first_no + s.last_no) / 2) n",
+    "update divvy.stretch s set first_no = (select max(e.last_no) + 1 from divvy.ended e
+     where e.share_of = s.share_of and e.first_no between s.first_no and s.last_no)",
+];
+
+#[tokio::test]
+async fn no_call_reads_all_that_has_ended_of_a_large_task_that_statistics_do_not_know() {
+    let (db, mut hand) = declared().await;
+    for statement in HALF_ENDED {
+        hand.run(statement).await;
+    }
+    assert!(hand.count("divvy.ended where share_of > 0").await > 140_000);
+    let found = calls_of(&mut session(&db).await, "large", "beside what has ended of a large task").await;
+    assert!(found.is_empty(), "read in proportion to what has ended:\n{}", found.join("\n"));
 }
 
 /// What a worker may call and no case is about, because it reads one row by its id, or nothing of what grows.
