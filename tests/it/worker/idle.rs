@@ -44,7 +44,7 @@ async fn an_idle_worker_asks_less_than_once_a_second() {
     })
     .await;
     let all: i64 = seen.iter().map(|(_, calls)| calls).sum();
-    // Beside what it says at its start: who it is, and its first looks.
-    let at_start = 6;
+    // Beside what it says at its start: who it is, its first looks, and a first tick, which may take a call for each duty.
+    let at_start = 6 + 5;
     assert!(all - at_start < WATCHED.as_secs() as i64, "{all} calls in {WATCHED:?}: {seen:?}");
 }
