@@ -82,7 +82,7 @@ impl Store {
     {
         let (work, value) = telling(work);
         run(self.pool.acquire().await?, limit, work).await?;
-        value.await.map_err(|_| no_end())
+        value.await.map_err(|_| did_not_end())
     }
 
     /// The same in a task of its own: `work` goes on when whoever asked is dropped. A connection that is left in the middle
@@ -96,8 +96,8 @@ impl Store {
         F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T> + Send + 'static,
     {
         let (work, value) = telling(work);
-        apart::spawn(run(self.pool.acquire().await?, limit, work)).await.map_err(|_| no_end())??;
-        value.await.map_err(|_| no_end())
+        apart::spawn(run(self.pool.acquire().await?, limit, work)).await.map_err(|_| did_not_end())??;
+        value.await.map_err(|_| did_not_end())
     }
 }
 
@@ -122,7 +122,7 @@ where
     (telling, value)
 }
 
-fn no_end() -> Error {
+fn did_not_end() -> Error {
     Error::new(ErrorKind::Database, "the call did not end: its task panicked or was cancelled")
 }
 

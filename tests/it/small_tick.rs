@@ -39,6 +39,24 @@ async fn a_tick_without_time_does_one_duty_a_call_and_leaves_none_out() {
     );
 }
 
+/// The last duty but one takes all the time that a call has.
+const SLOW: &str = "
+    alter function divvy.advance_low_water() rename to advance_quickly;
+    create function divvy.advance_low_water() returns int
+    language plpgsql as 'begin perform pg_sleep(0.03); return divvy.advance_quickly(); end'";
+
+#[tokio::test]
+async fn a_tick_that_is_cut_tells_the_worker_to_come_back_at_once() {
+    let db = TestDb::new().await;
+    let mut hand = Hand::new(&db).await;
+    hand.declare("x", "{}").await;
+    hand.run(SLOW).await;
+    let wait = hand.get::<f64>(WAIT).await;
+    assert!(hand.get::<i32>("select small_tick_next from divvy.pulse").await > 1, "it was cut");
+    assert!((0.009..0.011).contains(&wait), "{wait}");
+    assert!(hand.get::<bool>("select small_tick_at is null from divvy.pulse").await, "it has not ticked yet");
+}
+
 #[tokio::test]
 async fn a_tick_that_was_cut_goes_on_at_once_and_from_where_it_was() {
     let db = TestDb::new().await;

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 async fn calls(db: &TestDb) -> Vec<(String, i64)> {
     sqlx::query_as(
         "select funcname::text, calls from pg_stat_user_functions where schemaname = 'divvy'
-            and funcname in ('protocol', 'register_worker', 'claim', 'exchange', 'complete_many', 'next_wait', 'heartbeat')
+            and funcname in ('protocol', 'register_worker', 'claim', 'exchange', 'complete_many', 'next_wait', 'heartbeat',
+                'fire_due', 'urgent_duties')
           order by 1",
     )
     .fetch_all(db.pool())
@@ -43,8 +44,13 @@ async fn an_idle_worker_asks_less_than_once_a_second() {
         seen.iter().any(|(name, _)| name == "exchange")
     })
     .await;
-    let all: i64 = seen.iter().map(|(_, calls)| calls).sum();
-    // Beside what it says at its start: who it is, its first looks, and a first tick, which may take a call for each duty.
-    let at_start = 6 + 5;
+    // Each tick begins with fire_due. Where the machine is slow, more calls of a worker go on with it.
+    let (ticks, calls): (Vec<_>, Vec<_>) =
+        seen.iter().partition(|(name, _)| ["fire_due", "urgent_duties"].contains(&name.as_str()));
+    let cut: i64 =
+        ticks.iter().map(|(name, pieces)| if name == "fire_due" { -pieces } else { *pieces }).sum();
+    let all = calls.iter().map(|(_, calls)| calls).sum::<i64>() - cut;
+    // Beside what it says at its start: who it is, and its first looks.
+    let at_start = 6;
     assert!(all - at_start < WATCHED.as_secs() as i64, "{all} calls in {WATCHED:?}: {seen:?}");
 }
