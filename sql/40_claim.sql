@@ -194,12 +194,16 @@ begin
     end loop;
     -- It looks again before that and says so again: producers that wake pay, so not for long after it became busy.
     insert into divvy.type_wake as w (task_type, idle_until)
-    select distinct n, v_now + interval '2 s' from unnest(next_wait.task_types) n order by n
-    on conflict (task_type) do update set idle_until = excluded.idle_until where w.idle_until < v_now + interval '1.75 s';
+    select distinct n, v_now + divvy.idle_span() from unnest(next_wait.task_types) n order by n
+    on conflict (task_type) do update set idle_until = excluded.idle_until where w.idle_until < excluded.idle_until - interval '0.25 s';
     select least(v_due, (select u.due_at from divvy.unit u where u.due_at < 'infinity' and u.key < 0 and u.phase is not null order by u.due_at limit 1),
         (select min(s.next_fire_at) from divvy.schedule s where s.status = 'active')) into v_due;
     return greatest(interval '10 ms', least(v_longest, v_due - v_now));
 end $$;
+
+-- How long a worker counts as idle after it has said so.
+create or replace function divvy.idle_span() returns interval
+language sql immutable parallel safe security definer set search_path = pg_catalog, pg_temp as $$ select interval '2 s' $$;
 
 -- Whether something of the type is ready and leased to nobody.
 create or replace function divvy.has_ready(p_type text) returns boolean

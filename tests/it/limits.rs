@@ -94,7 +94,7 @@ async fn what_a_full_type_holds_back_is_delayed_by_a_limit_and_no_lag() {
     q.put("a", json!({"max_running": 2})).await;
     enqueue_many(&mut q, "a", 5).await;
     let stats = "select ready, delayed, running, held, oldest_ready is not null from divvy.type_stats where task_type = 'a'";
-    assert_eq!(q.rows::<(i64, i64, i64, i64, bool)>(stats).await, [(5, 0, 0, 0, true)]);
+    assert_eq!(q.rows::<(i64, i64, i64, i64, bool)>(stats).await, [(2, 3, 0, 3, true)], "two may start");
     let claimed = q.claim_up_to("a", 9).await;
     assert_eq!(q.rows::<(i64, i64, i64, i64, bool)>(stats).await, [(0, 3, 2, 3, false)]);
     assert_eq!(
@@ -109,7 +109,37 @@ async fn what_a_full_type_holds_back_is_delayed_by_a_limit_and_no_lag() {
     assert!(q.one::<f64>(wait).await > 0.0);
     q.complete(&claimed[0]).await;
     assert_eq!(q.one::<f64>(wait).await, 0.0);
-    assert_eq!(q.rows::<(i64, i64, i64, i64, bool)>(stats).await, [(3, 0, 1, 0, true)]);
+    assert_eq!(q.rows::<(i64, i64, i64, i64, bool)>(stats).await, [(1, 2, 1, 2, true)]);
+}
+
+#[tokio::test]
+async fn what_a_limit_held_back_for_an_hour_is_no_lag_in_the_moment_in_which_a_slot_is_free() {
+    let db = TestDb::new().await;
+    let clock = Clock::stop(&db).await;
+    let mut hand = Hand::new(&db).await;
+    hand.declare("x", r#"{"max_running": 2, "lease": "1 day"}"#).await;
+    hand.declare("free", "{}").await;
+    hand.run("insert into divvy.task (task_type) select 'x' from generate_series(1, 9)").await;
+    let claimed = hand.claim("x", 2).await;
+    clock.advance(Duration::from_secs(3_590)).await;
+    // A worker has nothing to do: nine minus two wait, and none may start.
+    hand.run("select divvy.next_wait('{x,free}')").await;
+    clock.advance(Duration::from_secs(10)).await;
+    assert_eq!(hand.complete(&claimed[0]).await, "ok");
+    hand.run("insert into divvy.task (task_type) values ('free')").await;
+    let seen =
+        "select format('%s %s %s', ready, held, oldest_ready) from divvy.type_stats where task_type = 'x'";
+    assert_eq!(hand.get::<String>(seen).await, "1 6 00:00:10");
+    let lag = "select object from divvy.alert_overview where name = 'lag' order by 1";
+    hand.run("update divvy.worker set task_types = '{x,free}', seen_at = divvy.clock(); select divvy.tick()")
+        .await;
+    assert_eq!(hand.all::<String>(lag).await, Vec::<String>::new());
+    // Nobody takes it: that is lag.
+    clock.advance(Duration::from_secs(600)).await;
+    hand.run("update divvy.worker set task_types = '{x,free}', seen_at = divvy.clock(); select divvy.tick()")
+        .await;
+    assert_eq!(hand.get::<String>(seen).await, "1 6 00:10:10");
+    assert_eq!(hand.all::<String>(lag).await, ["free", "x"]);
 }
 
 #[tokio::test]
