@@ -8,6 +8,23 @@ language sql immutable parallel safe as $$
     select p_count >= divvy.limit_of('stretch')
 $$;
 
+-- Whether a new row would come behind rows of a large task, whose splits failed and wait again: claims take rows in their order, while
+-- tasks that lie in stretches take turns with these and with each other. Looks at the last rows alone, and at none that was deleted.
+create or replace function divvy.comes_behind_a_large_task(p_type text, p_priority int) returns boolean
+language plpgsql stable set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off as $$
+declare
+    v_lane constant smallint := 10 + p_priority;
+begin
+    return exists (
+        select from (
+            select distinct x.share_of from (select s.share_of, s.state from divvy.share s
+                where s.task_type = p_type and s.lane = v_lane
+                    and s.key > (select m.mark from divvy.lane m where m.task_type = p_type and m.lane = v_lane)
+                order by s.key desc limit 20) x
+            where x.state = 'ready') x,
+            lateral (select from divvy.task k where k.id = x.share_of and divvy.lies_in_stretches(k.split_count) offset 0) k);
+end $$;
+
 -- Lays out p_count splits after number p_after. Four stretches for many, so that claims do not wait for one another; those of a type with
 -- limits wait in any case.
 create or replace function divvy.lay_out(k divvy.task, p_after int, p_count int, p_payloads jsonb[], p_rule jsonb, p_now timestamptz) returns void

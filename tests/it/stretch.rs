@@ -73,6 +73,42 @@ async fn a_small_task_waits_at_most_two_claim_rounds_for_a_million_splits_that_c
 }
 
 #[tokio::test]
+async fn a_small_task_waits_at_most_two_claim_rounds_for_splits_of_a_large_one_that_wait_again() {
+    for options in ["{}", r#"{"max_running": 10000}"#, r#"{"fair_by_group": true}"#] {
+        for again in ["redrive", "retry"] {
+            let db = TestDb::new().await;
+            let mut hand = Hand::new(&db).await;
+            hand.declare("x", options).await;
+            let large = hand.divided("x", 500).await;
+            hand.run(&format!(
+                "select divvy.fail(split_id, token, '{{}}', {}) from divvy.claim('{}', '{{x}}', 500)",
+                if again == "retry" { "retry_in => '0 s'" } else { "false" },
+                hand.worker
+            ))
+            .await;
+            hand.run(if again == "retry" {
+                "select divvy.promote()"
+            } else {
+                "select divvy.redrive(max(id)) from divvy.task"
+            })
+            .await;
+            assert_eq!(
+                hand.count("divvy.share where state = 'ready' and key > 0").await,
+                500,
+                "{again} {options}"
+            );
+            for _ in 0..2 {
+                let later = hand.divided("x", 10).await;
+                let got = [hand.claim("x", 20).await, hand.claim("x", 20).await].concat();
+                assert_eq!(got.len(), 40);
+                assert_eq!(got.iter().filter(|s| s.task_id == later).count(), 10, "{again} {options}");
+                assert!(got.iter().any(|s| s.task_id == large), "both have their parts");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_small_task_has_its_turn_behind_more_large_ones_than_a_claim_looks_at() {
     let (_db, mut hand) = bench().await;
     for _ in 0..8 {

@@ -162,6 +162,7 @@ async fn no_call_reads_all_that_has_ended_of_a_large_task_that_statistics_do_not
 /// What a worker may call and no case is about, because it reads one row by its id, or nothing of what grows.
 const ELSEWHERE: &[&str] = &[
     "clock",
+    "idle_span",
     "protocol",
     "lock_of",
     "lead",
