@@ -9,11 +9,12 @@ mod low_water;
 use super::calls::{Calls, Seen};
 use super::figure::{Figure, Watch};
 use super::payload::{Job, payload};
+use super::report::Counts;
 use super::screen::Progress;
 use super::{Bench, load};
 use crate::apart::boxed;
 use crate::store::connect;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::types::Json;
 use sqlx::{Executor, PgConnection};
@@ -253,6 +254,17 @@ fn is_deadlock(error: &sqlx::Error) -> bool {
 /// # Errors
 /// When the database refuses, or what ended is not what was inserted.
 pub async fn drain(bench: &Bench, design: Design, drive: Drive, count: u64) -> Result<Figure> {
+    let (figure, counts) = counted(bench, design, drive, count).await?;
+    ensure!(counts.agree(), "floor {}: {}", design.name, counts.line());
+    Ok(figure)
+}
+
+/// The same with what was counted, which may disagree: inserted, ended as its tables have it, and completed as its
+/// connections have counted.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn counted(bench: &Bench, design: Design, drive: Drive, count: u64) -> Result<(Figure, Counts)> {
     let mut connection = connect::connect(&bench.direct).await?;
     design.prepare(&mut connection).await?;
     design.fill(&mut connection, count, drive, bench.payload_bytes).await?;
@@ -267,11 +279,9 @@ pub async fn drain(bench: &Bench, design: Design, drive: Drive, count: u64) -> R
     }
     let figure = watch.read(count);
     let ended: i64 = sqlx::query_scalar(design.part("ended")).fetch_one(&mut connection).await?;
-    if (state.done.so_far(), u64::try_from(ended)?) != (count, count) {
-        bail!("floor {}: inserted {count}, ended {ended}, completed {}", design.name, state.done.so_far());
-    }
     load::drop_floor(&mut connection).await?;
-    Ok(figure)
+    let (succeeded, handler_calls) = (u64::try_from(ended)?, state.done.so_far());
+    Ok((figure, Counts { inserted: count, succeeded, handler_calls, left_ready: 0 }))
 }
 
 #[cfg(test)]

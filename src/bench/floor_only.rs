@@ -3,7 +3,7 @@
 use super::Bench;
 use super::figure::Series;
 use super::floor::{self, B_BLOCK_PK, Drive, S_FUSED};
-use super::report::{Report, grouped, rounds as plural};
+use super::report::{Counts, Report, grouped, rounds as plural};
 use anyhow::Result;
 
 /// What is drained.
@@ -51,13 +51,18 @@ pub async fn run(bench: &Bench, options: &Options) -> Result<Report> {
     let ways: Vec<_> = ways.into_iter().filter(|(way, ..)| only.is_none_or(|only| only == *way)).collect();
     let mut series: Vec<Series> =
         ways.iter().map(|(_, key, design, drive)| Series::new(*key, drive.name(design))).collect();
+    let mut counts = Counts::default();
     for _ in 0..rounds {
         for ((_, _, design, drive), series) in ways.iter().zip(&mut series) {
-            series.figures.push(floor::drain(bench, *design, *drive, tasks).await?);
+            let (figure, counted) = floor::counted(bench, *design, *drive, tasks).await?;
+            series.figures.push(figure);
+            counts += counted;
         }
     }
     let title = format!("floor: {} splits by hand-written SQL, {}, medians", grouped(tasks), plural(rounds));
     let mut report = Report::new("floor", title, options)?;
     series.iter().for_each(|series| report.series(series));
+    report.note("handler calls: splits that its connections completed".to_owned());
+    report.counts(counts);
     Ok(report)
 }

@@ -1,10 +1,14 @@
 //! `divvy bench latency`: how soon a handler begins when a task comes to an idle worker; beside the floor.
+//!
+//! Each insert has a moment at which it is meant to be. What holds one up makes the next ones late, and that counts for
+//! them, too: a producer that waited instead would leave out what a stall costs.
 
 use super::calls::{Noop, Running, Seen, Slots, worker};
+use super::figure::{Figure, Series, Watch, rounded};
 use super::floor::S_FUSED;
 use super::payload::{Job, payload};
 use super::pick_up::{Percentiles, Waits};
-use super::report::{Counts, Report, grouped};
+use super::report::{Counts, Report, grouped, micros};
 use super::screen::Progress;
 use super::{Bench, load};
 use crate::apart;
@@ -52,10 +56,10 @@ pub struct Options {
     pub history: u64,
 }
 
-/// When each insert was called, when its commit was heard, and when its handler began; in microseconds, 0 for not yet.
+/// When each insert was meant to be, when its commit was heard, and when its handler began; in microseconds, 0 for not yet.
 struct Moments {
     began: Instant,
-    called: Vec<AtomicU64>,
+    meant: Vec<AtomicU64>,
     committed: Vec<AtomicU64>,
     seen: Vec<AtomicU64>,
 }
@@ -63,19 +67,19 @@ struct Moments {
 impl Moments {
     fn new(inserts: usize) -> Self {
         let nothing = || (0..inserts).map(|_| AtomicU64::new(0)).collect();
-        Self { began: Instant::now(), called: nothing(), committed: nothing(), seen: nothing() }
+        Self { began: Instant::now(), meant: nothing(), committed: nothing(), seen: nothing() }
     }
 
-    fn mark(&self, of: &[AtomicU64], insert: usize) {
-        let now = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
+    fn mark(&self, of: &[AtomicU64], insert: usize, at: Instant) {
+        let at = at.saturating_duration_since(self.began).as_micros();
         if let Some(moment) = of.get(insert) {
-            moment.store(now, Ordering::Release);
+            moment.store(u64::try_from(at).unwrap_or(u64::MAX).max(1), Ordering::Release);
         }
     }
 
     fn see(&self, job: &Job) {
         // Insert 0 is number 1 in its payload: 0 means that nobody measures.
-        self.mark(&self.seen, (job.task as usize).wrapping_sub(1));
+        self.mark(&self.seen, (job.task as usize).wrapping_sub(1), Instant::now());
     }
 
     async fn all_seen(&self) -> Result<()> {
@@ -93,20 +97,25 @@ impl Moments {
     }
 }
 
-/// The waits of one way, over all rounds.
-#[derive(Default)]
+/// The waits of one way, over all rounds; and what each round used.
 struct Way {
     from_commit: Waits,
-    from_call: Waits,
+    from_intent: Waits,
+    series: Series,
 }
 
 impl Way {
-    fn add(&mut self, moments: &Moments) {
+    fn new(key: &str) -> Self {
+        Self { from_commit: Waits::default(), from_intent: Waits::default(), series: Series::new(key, key) }
+    }
+
+    fn add(&mut self, moments: &Moments, figure: Figure) {
+        self.series.figures.push(figure);
         let at = |of: &[AtomicU64], insert: usize| of[insert].load(Ordering::Acquire);
         for insert in WARM_UP..moments.seen.len() {
             let seen = at(&moments.seen, insert);
             self.from_commit.record(seen.saturating_sub(at(&moments.committed, insert)));
-            self.from_call.record(seen.saturating_sub(at(&moments.called, insert)));
+            self.from_intent.record(seen.saturating_sub(at(&moments.meant, insert)));
         }
     }
 }
@@ -117,7 +126,7 @@ impl Way {
 /// When a step fails.
 pub async fn run(bench: &Bench, options: &Options) -> Result<Report> {
     let Options { tasks, rounds, spacing, history } = *options;
-    let (mut divvy, mut floor) = (Way::default(), Way::default());
+    let (mut divvy, mut floor) = (Way::new("divvy"), Way::new("floor"));
     let mut counts = Counts::default();
     let mut connection = connect::connect(&bench.direct).await?;
     let types = load::types(1);
@@ -130,17 +139,17 @@ pub async fn run(bench: &Bench, options: &Options) -> Result<Report> {
         let seen: Seen = Arc::new(move |job: &Job| seen.see(job));
         let noop = Noop { seen: Some(seen), ..Noop::default() };
         let running = Running::start(worker(&bench.pool, &types, &noop, Slots::Together(SLOTS))?);
-        insert(bench, options, "divvy", &moments, &mut connection, Some(&types[0])).await?;
+        let figure = insert(bench, options, "divvy", &moments, &mut connection, Some(&types[0])).await?;
         running.stop().await?;
-        divvy.add(&moments);
+        divvy.add(&moments, figure);
         counts += Counts {
             inserted: moments.seen.len() as u64,
             succeeded: load::standing(&mut connection).await?.0 - succeeded_before,
             handler_calls: noop.calls.so_far(),
             left_ready: 0,
         };
-        let moments = floor_round(bench, options).await?;
-        floor.add(&moments);
+        let (moments, figure) = floor_round(bench, options).await?;
+        floor.add(&moments, figure);
     }
     let title = format!(
         "latency: {} single inserts to an idle worker, {spacing} ms apart",
@@ -149,7 +158,7 @@ pub async fn run(bench: &Bench, options: &Options) -> Result<Report> {
     report(title, options, &divvy, &floor, counts)
 }
 
-/// One insert after the other, each with a commit of its own.
+/// One insert after the other, each with a commit of its own; returns when all have reached their handlers.
 async fn insert(
     bench: &Bench,
     options: &Options,
@@ -157,15 +166,20 @@ async fn insert(
     moments: &Moments,
     connection: &mut PgConnection,
     task_type: Option<&str>,
-) -> Result<()> {
+) -> Result<Figure> {
     let progress = Progress::new(who, moments.seen.len() as u64);
     let mut next = tokio::time::interval(Duration::from_millis(options.spacing.max(1)));
-    // An insert that took too long is not made up for by two in a row: the worker is to be idle.
-    next.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // After an insert that took too long those that were meant for that time come at once, each with its own moment.
+    next.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
+    let watch = Watch::start(&bench.cpu);
     for at in 0..moments.seen.len() {
-        next.tick().await;
+        if at == WARM_UP {
+            // What opened connections and made plans holds up nothing that is measured.
+            next.reset();
+        }
+        let meant = next.tick().await.into_std();
+        moments.mark(&moments.meant, at, meant);
         let payload = payload(at as u64 + 1, 0, bench.payload_bytes);
-        moments.mark(&moments.called, at);
         match task_type {
             Some(task_type) => {
                 sqlx::query("insert into divvy.task (task_type, payload) values ($2, $1::text::jsonb)")
@@ -176,14 +190,15 @@ async fn insert(
             }
             None => sqlx::query(FLOOR_INSERT).bind(payload).execute(&mut *connection).await?,
         };
-        moments.mark(&moments.committed, at);
+        moments.mark(&moments.committed, at, Instant::now());
         progress.at(at as u64);
     }
-    moments.all_seen().await
+    moments.all_seen().await?;
+    Ok(watch.read(moments.seen.len() as u64))
 }
 
 /// The same by hand: a trigger notifies, a listener claims and completes.
-async fn floor_round(bench: &Bench, options: &Options) -> Result<Arc<Moments>> {
+async fn floor_round(bench: &Bench, options: &Options) -> Result<(Arc<Moments>, Figure)> {
     let mut connection = connect::connect(&bench.direct).await?;
     S_FUSED.prepare(&mut connection).await?;
     connection.execute(FLOOR_TRIGGER).await?;
@@ -209,37 +224,46 @@ async fn floor_round(bench: &Bench, options: &Options) -> Result<Arc<Moments>> {
         Ok::<(), anyhow::Error>(())
     }));
     listens.await.context("the floor's listener broke")?;
-    tokio::select! {
+    let figure = tokio::select! {
         inserted = insert(bench, options, "floor", &moments, &mut connection, None) => inserted?,
-        broken = &mut serving => broken.context("the floor's listener broke")??,
-    }
+        broken = &mut serving => {
+            broken.context("the floor's listener broke")??;
+            bail!("the floor's listener has ended by itself");
+        }
+    };
     drop(serving);
     load::drop_floor(&mut connection).await?;
-    Ok(moments)
+    Ok((moments, figure))
 }
 
 fn report(title: String, options: &Options, divvy: &Way, floor: &Way, counts: Counts) -> Result<Report> {
     let mut report = Report::new("latency", title, options)?;
-    report.columns(&["", "p50 ms", "p90 ms", "p99 ms", "max ms"]);
-    for (key, name, waits) in [
-        ("divvy", "divvy, from the commit", &divvy.from_commit),
-        ("divvy_from_call", "divvy, from the call", &divvy.from_call),
-        ("floor", "floor, from the commit", &floor.from_commit),
-        ("floor_from_call", "floor, from the call", &floor.from_call),
-    ] {
-        let said = waits.percentiles();
-        let Percentiles { p50_ms, p90_ms, p99_ms, max_ms, .. } = said;
-        report.row(
-            std::iter::once(name.to_owned())
-                .chain([p50_ms, p90_ms, p99_ms, max_ms].map(|ms| format!("{ms:.2}"))),
-        );
-        report.insert("results", key, serde_json::to_value(said)?);
+    report.columns(&["", "p50 ms", "p90 ms", "p99 ms", "max ms", "SERVER", "CLIENT"]);
+    for way in [divvy, floor] {
+        let name = &way.series.name;
+        let cpu = [Figure::server_us, Figure::client_us].map(|of| way.series.median(of));
+        let mut said = serde_json::to_value(way.from_commit.percentiles())?;
+        for (key, us) in ["server_us", "client_us"].into_iter().zip(cpu) {
+            said[key] = json!(us.map(|us| rounded(us, 2)));
+        }
+        report.insert("results", name, said);
+        let waits = cells(&way.from_commit.percentiles());
+        report.row(std::iter::once(format!("{name}, from the commit")).chain(waits).chain(cpu.map(micros)));
+        let said = way.from_intent.percentiles();
+        report.insert("results", &format!("{name}_from_intent"), serde_json::to_value(said)?);
+        report.row(std::iter::once(format!("{name}, as intended")).chain(cells(&said)));
     }
     report.note(
-        "from the commit: from the answer to the insert, 0 where the handler began before it; \
-         from the call: the insert itself included. The floor is LISTEN and NOTIFY by hand"
+        "from the commit: from the answer to the insert, 0 where the handler began before it; as intended: from the \
+         moment at which the insert was meant to be, so the insert itself, a timer that is up to 1 ms late, and \
+         whatever held this insert or those before it up are included. SERVER, CLIENT: CPU µs for each insert, to the \
+         end of its split and while nothing is to do. The floor is LISTEN and NOTIFY by hand"
             .to_owned(),
     );
     report.counts(counts);
     Ok(report)
+}
+
+fn cells(said: &Percentiles) -> [String; 4] {
+    [said.p50_ms, said.p90_ms, said.p99_ms, said.max_ms].map(|ms| format!("{ms:.2}"))
 }

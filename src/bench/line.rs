@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 /// The end of a run that is compared with its beginning, in seconds.
 const LAST_SECONDS: f64 = 30.0;
 
+/// Over the lines. With the longest name of what is held they have 79 columns.
+const HEAD: &str = "    s    RATE/S  SERVER µs  CLIENT µs   p50 ms   p99 ms    BACKLOG  HELD";
+
 /// One interval.
 #[derive(Debug, Clone, Copy)]
 pub struct Line {
@@ -56,17 +59,18 @@ impl Lines {
             return json!({ "line": line.json() }).to_string();
         }
         let text = format!(
-            "{:>6.0}  {:>9}  {:>7}  {:>9.1}  {:>9.1}  {:>9}  {}",
+            "{:>5.0}  {:>8}  {:>9}  {:>9}  {:>7.1}  {:>7.1}  {:>9}  {}",
             line.at,
             grouped(line.figure.rate().round() as u64),
-            micros(line.figure.cpu_us()),
+            micros(line.figure.server_us()),
+            micros(line.figure.client_us()),
             line.pick_up.p50_ms,
             line.pick_up.p99_ms,
             grouped(line.backlog),
             line.held.map_or("-", Kind::name)
         );
         match self.lines.is_empty() {
-            true => format!("     s     RATE/S   CPU µs     p50 ms     p99 ms    BACKLOG  HELD\n{text}"),
+            true => format!("{HEAD}\n{text}"),
             false => text,
         }
     }
@@ -125,6 +129,25 @@ mod tests {
         let used = Used { server: Some(us), client: Some(0.0) };
         let figure = Figure { count: 1_000_000, seconds: 10.0, used };
         Line { at, held, figure, pick_up: Waits::default().percentiles(), backlog: 0 }
+    }
+
+    #[test]
+    fn a_line_stands_under_its_heading_and_is_no_longer_than_a_terminal() {
+        let used = Used { server: Some(1234.567), client: Some(123.4567) };
+        let figure = Figure { count: 1_234_567, seconds: 10.0, used };
+        let mut waits = Waits::default();
+        waits.record(12_345_600);
+        let pick_up = waits.percentiles();
+        let line = Line { at: 86_400.0, held: Some(Kind::Transaction), figure, pick_up, backlog: 1_234_567 };
+        let text = Lines::default().print(&line, false);
+        let (head, under) = text.split_once('\n').unwrap();
+        assert!(under.chars().count() <= 80, "{text}");
+        assert_eq!(
+            head.chars().count() - "HELD".len(),
+            under.chars().count() - "transaction".len(),
+            "{text}"
+        );
+        assert!(under.contains("     1000.0      100.0  123"), "server and client: {text}");
     }
 
     #[test]

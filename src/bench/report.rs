@@ -31,7 +31,8 @@ impl Counts {
         self.inserted == self.succeeded + self.left_ready && self.succeeded == self.handler_calls
     }
 
-    fn line(&self) -> String {
+    /// For people.
+    pub fn line(&self) -> String {
         let Self { inserted, succeeded, handler_calls, left_ready } = *self;
         let left =
             if left_ready > 0 { format!(", left ready {}", grouped(left_ready)) } else { String::new() };

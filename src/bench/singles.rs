@@ -29,11 +29,21 @@ pub enum Wake {
     Off,
 }
 
-/// One round: what was inserted, and how many wake-ups were heard.
+/// What a round came to.
+pub struct Round {
+    /// Rows that were inserted.
+    pub figure: Figure,
+    /// Wake-ups that were heard.
+    pub heard: u64,
+    /// How often the worker called its handler.
+    pub calls: u64,
+}
+
+/// One round; when it returns the worker has ended.
 ///
 /// # Errors
 /// When the database refuses.
-pub async fn run(bench: &Bench, options: &Options, wake: Wake, task_type: &str) -> Result<(Figure, u64)> {
+pub async fn run(bench: &Bench, options: &Options, wake: Wake, task_type: &str) -> Result<Round> {
     let heard = Arc::new(AtomicU64::new(0));
     let _listening = listen_too(bench, heard.clone()).await?;
     let noop = Noop::default();
@@ -70,7 +80,7 @@ pub async fn run(bench: &Bench, options: &Options, wake: Wake, task_type: &str) 
     let figure = watch.read(count);
     noop.calls.reach(count, &Progress::new("the rest", count)).await?;
     running.stop().await?;
-    Ok((figure, heard.load(Ordering::Relaxed)))
+    Ok(Round { figure, heard: heard.load(Ordering::Relaxed), calls: noop.calls.so_far() })
 }
 
 struct Client {

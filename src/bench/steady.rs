@@ -306,16 +306,11 @@ fn report(options: &Options, lines: &Lines, counts: Counts) -> Result<Report> {
     });
     let title = format!("steady: {who}, {} s{held}", options.secs);
     let mut report = Report::new("steady", title, options)?;
-    report.columns(&["", "RATE/S", "CPU µs", "p50 ms", "p99 ms"]);
+    report.columns(&["", "RATE/S", "CPU µs", "SERVER", "CLIENT", "p50 ms", "p99 ms"]);
     let all = lines.waits().percentiles();
     let whole = lines.whole();
-    report.row([
-        "the whole time".to_owned(),
-        grouped(whole.rate().round() as u64),
-        micros(whole.cpu_us()),
-        format!("{:.1}", all.p50_ms),
-        format!("{:.1}", all.p99_ms),
-    ]);
+    let waits = [all.p50_ms, all.p99_ms].map(|ms| format!("{ms:.1}"));
+    report.row(cells("the whole time", whole).chain(waits));
     report.insert("results", "steady", whole.json());
     report.set("pick_up", serde_json::to_value(all)?);
     report.set("lines", lines.json());
@@ -328,7 +323,7 @@ fn report(options: &Options, lines: &Lines, counts: Counts) -> Result<Report> {
             } else {
                 name
             };
-            report.row([name.to_owned(), grouped(figure.rate().round() as u64), micros(figure.cpu_us())]);
+            report.row(cells(name, figure));
         }
         report.row(["last / before".to_owned(), times(Some(last.rate() / before.rate())), times(ratio)]);
         let ratio = ratio.map(|ratio| rounded(ratio, 3));
@@ -349,4 +344,10 @@ fn report(options: &Options, lines: &Lines, counts: Counts) -> Result<Report> {
     });
     report.counts(counts);
     Ok(report)
+}
+
+/// A rate and the CPU µs of each split: the sum, the server's and the client's.
+fn cells(name: &str, figure: Figure) -> impl Iterator<Item = String> {
+    let cpu = [figure.cpu_us(), figure.server_us(), figure.client_us()].map(micros);
+    [name.to_owned(), grouped(figure.rate().round() as u64)].into_iter().chain(cpu)
 }

@@ -20,9 +20,8 @@ fn report(db: &TestDb, arguments: &[&str]) -> Value {
         assert!(report["server"][name].is_string(), "{name}: {report}");
     }
     assert!(report["server"]["cores"].as_u64() > Some(0), "{report}");
-    if arguments[0] != "floor" {
-        assert_eq!(report["counts"]["agree"], true, "{report}");
-    }
+    assert_eq!(report["counts"]["agree"], true, "{report}");
+    assert!(count(&report, "inserted") > 0, "{report}");
     report
 }
 
@@ -97,6 +96,7 @@ async fn limits_hold_while_they_are_measured_and_stand_beside_none() {
     for ratio in ["max_running_unlimited", "no_groups_unlimited", "groups_no_groups"] {
         assert!(limits["ratios"][ratio]["rate"].is_f64(), "{ratio}: {limits}");
     }
+    assert_eq!(limits["max_running_binds"], true, "20 are fewer than what the worker has: {limits}");
 }
 
 #[tokio::test]
@@ -131,17 +131,58 @@ async fn enqueue_latency_and_floor_measure_every_way() {
     }
     assert!(enqueue["ratios"]["single_rows_silent"]["rate"].is_f64(), "{enqueue}");
     assert!(enqueue["notifications"].is_u64(), "{enqueue}");
+    assert_eq!(count(&enqueue, "left_ready"), 3 * 1_500, "nobody takes what is put in in bulk: {enqueue}");
+    assert!(count(&enqueue, "succeeded") > 0, "single rows are worked off: {enqueue}");
 
     let latency = report(&db, &["latency", "--tasks", "10", "--rounds", "1", "--spacing", "5"]);
-    for way in ["divvy", "divvy_from_call", "floor", "floor_from_call"] {
+    for way in ["divvy", "divvy_from_intent", "floor", "floor_from_intent"] {
         assert_eq!(latency["results"][way]["count"], 10, "{way}: {latency}");
+    }
+    let local = latency["server"]["local"] == true;
+    for way in ["divvy", "floor"] {
+        let figure = &latency["results"][way];
+        assert_eq!((figure["server_us"].is_f64(), figure["client_us"].is_f64()), (local, true), "{latency}");
     }
 
     let floor = report(&db, &["floor", "--tasks", "1000", "--rounds", "1"]);
     ["s_fused", "s_fused_10", "b_block_pk"].iter().for_each(|way| measured(&floor, way));
+    assert_eq!((count(&floor, "succeeded"), count(&floor, "handler_calls")), (3_000, 3_000), "{floor}");
     let out = ok(&mut divvy_on(db.url(), &["bench", "floor", "--tasks", "500", "--rounds", "1"]));
     assert!(out.contains("floor b_block_pk, B=100, 2 connections") && out.contains("fsync"), "{out}");
     assert!(out.lines().all(|line| line.chars().count() <= 80), "{out}");
+}
+
+/// The test's own hand in the database: with each insert comes a split that has succeeded without a call.
+#[tokio::test]
+async fn counts_that_do_not_agree_end_the_run_with_exit_code_1_and_the_numbers() {
+    let db = TestDb::new().await;
+    sqlx::raw_sql(
+        "create function one_more() returns trigger language plpgsql as $$ begin
+             insert into divvy.task (task_type, status, state, attempt, token, worker, started_at, finished_at)
+             values ('bench.noop', 'succeeded', 'succeeded', 1, nextval('divvy.token'), gen_random_uuid(), now(), now());
+             return null;
+         end $$;
+         create trigger one_more after insert on divvy.task for each statement
+             when (pg_trigger_depth() = 0) execute function one_more()",
+    )
+    .execute(db.pool())
+    .await
+    .unwrap();
+    let arguments = ["bench", "drain", "--tasks", "200", "--rounds", "1"];
+    let Said { out, err, code } = said(&mut divvy_on(db.url(), &arguments));
+    assert_eq!(code, Some(1), "{out}{err}");
+    let numbers = "inserted 200, succeeded 201, handler calls 200";
+    assert!(err.contains(&format!("the counts do not agree: {numbers}")), "{err}");
+    assert!(out.contains(numbers), "the figures are printed all the same: {out}");
+
+    let Said { out, code, .. } = said(divvy_on(db.url(), &arguments).arg("--json"));
+    let report: Value = serde_json::from_str(out.trim()).unwrap();
+    assert_eq!((code, &report["counts"]["agree"]), (Some(1), &Value::Bool(false)), "{report}");
+
+    let short = ["bench", "enqueue", "--tasks", "100", "--rounds", "1", "--secs", "1", "--clients", "1"];
+    let Said { err, code, .. } = said(&mut divvy_on(db.url(), &short));
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("the counts do not agree: inserted"), "{err}");
 }
 
 #[tokio::test]
