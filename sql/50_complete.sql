@@ -139,14 +139,18 @@ begin
             end if;
         end loop;
     end if;
-    perform divvy.drop_from_leases(p_tokens, v_done || v_more);
+    v_done := v_done || v_more;
+    perform divvy.drop_from_leases(p_tokens, v_done);
     return array(
-        select case when g.id = any (v_done) or g.id = any (v_more) then 'ok'
-            when u.state = 'succeeded' and u.token = g.token then 'already'
+        select case when g.ended then 'ok'
+            when u.state = 'succeeded' and u.token = g.token or e.token = g.token then 'already'
             when u.state = 'cancelled' or k.cancel_requested_at is not null then 'cancelled'
             else 'lost' end
-        from unnest(p_ids, p_tokens) with ordinality as g (id, token, n)
-        left join divvy.unit u on u.id = any (array[g.id]) and not (g.id = any (v_done))
+        from (select a.id, a.token, a.n, a.id = any (v_done) as ended from unnest(p_ids, p_tokens) with ordinality as a (id, token, n) offset 0) g
+        left join divvy.unit u on u.id = any (array[g.id]) and not g.ended
+        -- What has no row, and has ended before.
+        left join lateral (select x.token from divvy.ended x
+            where u.id is null and not g.ended and int8range(x.id_base + x.first_no, x.id_base + x.last_no, '[]') @> g.id offset 0) e on true
         left join divvy.task k on k.id = any (array[coalesce(u.share_of, u.id)])
         order by g.n);
 end $$;

@@ -7,6 +7,7 @@ mod written;
 use crate::support::clock::Clock;
 use crate::support::db::TestDb;
 use crate::support::hand::Hand;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Lets time pass with a reclaim every 5 s, since a longer gap counts as a pause of the database.
@@ -19,7 +20,7 @@ pub async fn let_time_pass(clock: &Clock, duty: &mut Hand, seconds: u64) {
 }
 
 struct Bench {
-    db: TestDb,
+    db: Arc<TestDb>,
     clock: Clock,
     hand: Hand,
     duty: Hand,
@@ -27,7 +28,11 @@ struct Bench {
 
 /// A type `x` with a lease of 30 s and these options.
 async fn bench(options: &str) -> Bench {
-    let db = TestDb::new().await;
+    bench_in(Arc::new(TestDb::new().await), options).await
+}
+
+/// The same in this database.
+async fn bench_in(db: Arc<TestDb>, options: &str) -> Bench {
     let clock = Clock::stop(&db).await;
     let (mut hand, mut duty) = (Hand::new(&db).await, Hand::new(&db).await);
     hand.declare("x", options).await;

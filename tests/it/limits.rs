@@ -9,12 +9,16 @@ mod locked;
 mod rate;
 mod storm;
 
+use crate::support::both::over_both;
 use crate::support::clock::Clock;
 use crate::support::db::TestDb;
 use crate::support::hand::Hand;
 use crate::support::queue::{Queue, WORKER};
 use serde_json::json;
+use std::sync::Arc;
 use std::time::Duration;
+
+over_both! { what_a_full_type_holds_back_is_delayed_by_a_limit_and_no_lag }
 
 /// Makes so many plain tasks.
 pub async fn enqueue_many(q: &mut Queue, task_type: &str, count: u32) {
@@ -88,11 +92,11 @@ async fn plan_shares_and_reduce_count_alike() {
     assert_eq!(q.claim_up_to("a", 9).await.len(), 1, "beside the plan one share");
 }
 
-#[tokio::test]
-async fn what_a_full_type_holds_back_is_delayed_by_a_limit_and_no_lag() {
-    let mut q = Queue::with_types(&["b"]).await;
+async fn what_a_full_type_holds_back_is_delayed_by_a_limit_and_no_lag(db: Arc<TestDb>) {
+    let mut q = Queue::on(db).await.and_types(&["b"]).await;
     q.put("a", json!({"max_running": 2})).await;
-    enqueue_many(&mut q, "a", 5).await;
+    enqueue_many(&mut q, "a", 2).await;
+    q.enqueue_splits("a", 3).await;
     let stats = "select ready, delayed, running, held, oldest_ready is not null from divvy.type_stats where task_type = 'a'";
     assert_eq!(q.rows::<(i64, i64, i64, i64, bool)>(stats).await, [(2, 3, 0, 3, true)], "two may start");
     let claimed = q.claim_up_to("a", 9).await;

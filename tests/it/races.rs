@@ -7,6 +7,7 @@ mod leaders;
 mod reducers;
 
 use crate::lease::let_time_pass;
+use crate::support::both::over_both;
 use crate::support::clock::Clock;
 use crate::support::db::TestDb;
 use crate::support::hand::{Claimed, Hand};
@@ -18,14 +19,23 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use tokio::sync::Barrier;
 
+over_both! {
+    last_splits_of_400_tasks_ended_by_8_clients_lose_and_double_no_reduce,
+    last_splits_of_400_tasks_ended_by_16_clients_in_batches_lose_and_double_no_reduce,
+    the_last_two_splits_that_do_not_see_each_other_still_lead_to_one_reduce,
+    a_task_that_somebody_holds_while_its_last_split_ends_is_reduced_when_it_is_free,
+    eight_claimers_at_once_share_no_split_and_claim_no_more_than_they_asked_for,
+    a_claim_beside_a_reclaim_never_takes_the_split_twice,
+    claims_and_reclaims_at_once_let_every_split_end_exactly_once,
+}
+
 const TASKS: i32 = 400;
 const SPLITS: i32 = 8;
 
 /// Every client completes one split of every task, all of them the tasks in the same order: so the last two splits
 /// of most tasks end side by side.
-async fn last_splits_together(clients: usize, batch: usize) {
-    let db = TestDb::new().await;
-    let mut hand = Hand::new(&db).await;
+async fn last_splits_together(db: &TestDb, clients: usize, batch: usize) {
+    let mut hand = Hand::new(db).await;
     hand.declare("sum", r#"{"reduce": true}"#).await;
     hand.run(&format!(
         "insert into divvy.task (task_type, split_count) select 'sum', {SPLITS} from generate_series(1, {TASKS})"
@@ -39,7 +49,7 @@ async fn last_splits_together(clients: usize, batch: usize) {
     let mut working = Vec::new();
     for client in 0..clients {
         let mine: Vec<Claimed> = claimed.iter().skip(client).step_by(clients).cloned().collect();
-        let (barrier, mut hand) = (barrier.clone(), Hand::new(&db).await);
+        let (barrier, mut hand) = (barrier.clone(), Hand::new(db).await);
         working.push(tokio::spawn(async move {
             for batch in mine.chunks(batch) {
                 barrier.wait().await;
@@ -76,19 +86,15 @@ async fn reduce_all(hand: &mut Hand, tasks: usize) {
     assert!(hand.claim("sum", 10).await.is_empty(), "no reduce comes twice");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn last_splits_of_400_tasks_ended_by_8_clients_lose_and_double_no_reduce() {
-    last_splits_together(8, 1).await;
+async fn last_splits_of_400_tasks_ended_by_8_clients_lose_and_double_no_reduce(db: Arc<TestDb>) {
+    last_splits_together(&db, 8, 1).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn last_splits_of_400_tasks_ended_by_16_clients_in_batches_lose_and_double_no_reduce() {
-    last_splits_together(16, 5).await;
+async fn last_splits_of_400_tasks_ended_by_16_clients_in_batches_lose_and_double_no_reduce(db: Arc<TestDb>) {
+    last_splits_together(&db, 16, 5).await;
 }
 
-#[tokio::test]
-async fn the_last_two_splits_that_do_not_see_each_other_still_lead_to_one_reduce() {
-    let db = TestDb::new().await;
+async fn the_last_two_splits_that_do_not_see_each_other_still_lead_to_one_reduce(db: Arc<TestDb>) {
     let (mut a, mut b) = (Hand::new(&db).await, Hand::new(&db).await);
     a.declare("sum", r#"{"reduce": true}"#).await;
     let task = a.divided("sum", 2).await;
@@ -106,9 +112,7 @@ async fn the_last_two_splits_that_do_not_see_each_other_still_lead_to_one_reduce
     assert_eq!(a.status(task).await, "reducing");
 }
 
-#[tokio::test]
-async fn a_task_that_somebody_holds_while_its_last_split_ends_is_reduced_when_it_is_free() {
-    let db = TestDb::new().await;
+async fn a_task_that_somebody_holds_while_its_last_split_ends_is_reduced_when_it_is_free(db: Arc<TestDb>) {
     let (mut holder, mut worker) = (Hand::new(&db).await, Hand::new(&db).await);
     holder.declare("sum", r#"{"reduce": true}"#).await;
     let task = holder.divided("sum", 1).await;
@@ -121,13 +125,12 @@ async fn a_task_that_somebody_holds_while_its_last_split_ends_is_reduced_when_it
     assert_eq!(worker.claim_one("sum").await.phase, "reduce");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn eight_claimers_at_once_share_no_split_and_claim_no_more_than_they_asked_for() {
-    let db = TestDb::new().await;
+async fn eight_claimers_at_once_share_no_split_and_claim_no_more_than_they_asked_for(db: Arc<TestDb>) {
     let mut hand = Hand::new(&db).await;
     hand.declare("a", "{}").await;
     hand.declare("b", "{}").await;
-    hand.run("insert into divvy.task (task_type) select case when i % 2 = 0 then 'a' else 'b' end from generate_series(1, 4000) i")
+    hand.run("insert into divvy.task (task_type) select 'a' from generate_series(1, 2000)").await;
+    hand.run("insert into divvy.task (task_type, split_count) select 'b', 40 from generate_series(1, 50)")
         .await;
     let barrier = Arc::new(Barrier::new(8));
     let mut working = Vec::new();
@@ -170,17 +173,23 @@ async fn eight_claimers_at_once_share_no_split_and_claim_no_more_than_they_asked
             tokens.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
         ))
         .await;
-    assert_eq!(leases, tokens.len() as i64, "one token a claim, none with more than was asked for");
+    assert_eq!(leases, tokens.len() as i64, "none has more than a claim asked for");
 }
 
 #[tokio::test]
-async fn a_claim_beside_a_reclaim_never_takes_the_split_twice() {
-    let db = TestDb::new().await;
-    let clock = Clock::stop(&db).await;
-    let (mut first, mut duty, mut second) =
-        (Hand::new(&db).await, Hand::new(&db).await, Hand::new(&db).await);
+async fn a_claim_beside_a_reclaim_never_takes_the_plain_task_twice() {
+    claim_beside_reclaim(&TestDb::new().await, "(task_type) values ('x')").await;
+}
+
+async fn a_claim_beside_a_reclaim_never_takes_the_split_twice(db: Arc<TestDb>) {
+    claim_beside_reclaim(&db, "(task_type, split_count) values ('x', 1)").await;
+}
+
+async fn claim_beside_reclaim(db: &TestDb, task: &str) {
+    let clock = Clock::stop(db).await;
+    let (mut first, mut duty, mut second) = (Hand::new(db).await, Hand::new(db).await, Hand::new(db).await);
     first.declare("x", "{}").await;
-    first.insert("(task_type) values ('x')").await;
+    first.insert(task).await;
     let held = first.claim_one("x").await;
     let_time_pass(&clock, &mut duty, 40).await;
     assert_eq!(duty.state(held.split_id).await, "ready");
@@ -199,15 +208,18 @@ async fn a_claim_beside_a_reclaim_never_takes_the_split_twice() {
     assert_eq!(second.complete(&third).await, "ok");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn claims_and_reclaims_at_once_let_every_split_end_exactly_once() {
-    const SPLITS: usize = 300;
-    let db = TestDb::new().await;
+async fn claims_and_reclaims_at_once_let_every_split_end_exactly_once(db: Arc<TestDb>) {
+    const TASKS: usize = 150;
+    const DIVIDED: usize = 5;
+    const SPLITS: usize = TASKS + DIVIDED * 30;
     let clock = Clock::stop(&db).await;
     let mut hand = Hand::new(&db).await;
-    hand.declare("x", r#"{"lease": "5 s", "max_attempts": 1000}"#).await;
-    hand.run(&format!("insert into divvy.task (task_type) select 'x' from generate_series(1, {SPLITS})"))
-        .await;
+    hand.declare("x", r#"{"lease": "5 s", "max_attempts": 1000, "max_failed": 1000}"#).await;
+    hand.run(&format!(
+        "insert into divvy.task (task_type) select 'x' from generate_series(1, {TASKS});
+         insert into divvy.task (task_type, split_count) select 'x', 30 from generate_series(1, {DIVIDED})"
+    ))
+    .await;
     // Nobody renews, and time flies: what is not completed soon is taken away, and put aside after five times.
     let over = Arc::new(AtomicBool::new(false));
     let mut working = Vec::new();
@@ -243,7 +255,7 @@ async fn claims_and_reclaims_at_once_let_every_split_end_exactly_once() {
     let distinct: HashSet<i64> = all.iter().copied().collect();
     assert_eq!(all.len(), distinct.len(), "nobody is told ok twice");
     assert!(hand.count("divvy.attempt where outcome = 'expired'").await > 0, "some were taken away");
-    assert_eq!(hand.count("divvy.task where status = 'succeeded'").await, all.len() as i64);
-    let aside = hand.count("divvy.task where status = 'failed' and reason = 'crashes'").await;
+    assert_eq!(hand.count("divvy.split where status = 'succeeded'").await, all.len() as i64);
+    let aside = hand.count("divvy.split where status = 'failed' and reason = 'crashes'").await;
     assert_eq!(all.len() as i64 + aside, SPLITS as i64);
 }

@@ -2,6 +2,7 @@
 
 mod dropped;
 mod lookup;
+mod overview;
 mod runs;
 
 use crate::lease::let_time_pass;

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each helper serves some of the tests")]
 
 pub mod act;
+pub mod both;
 pub mod clock;
 pub mod db;
 pub mod hand;

@@ -1,8 +1,15 @@
 //! A call with a token that was taken away changes nothing, whichever call it is.
 
-use super::{Bench, bench};
+use super::{Bench, bench, bench_in};
+use crate::support::both::over_both;
+use crate::support::db::TestDb;
 use crate::support::hand::{Claimed, Hand};
 use crate::support::race::until_waiting_for_lock;
+use std::sync::Arc;
+
+over_both! {
+    every_call_with_an_old_token_is_refused_and_changes_nothing,
+}
 
 const CALLS: &[(&str, &str)] = &[
     ("complete", ""),
@@ -19,7 +26,9 @@ const CALLS: &[(&str, &str)] = &[
 /// The rows of every table, to see that nothing changed.
 async fn everything(hand: &mut Hand) -> Vec<String> {
     let mut rows = Vec::new();
-    for table in ["task", "share", "lease", "attempt", "split_log", "staged", "fan_in"] {
+    for table in
+        ["task", "share", "stretch", "ended", "dropped", "lease", "attempt", "split_log", "staged", "fan_in"]
+    {
         rows.extend(
             hand.all::<String>(&format!("select '{table} ' || t::text from divvy.{table} t order by 1"))
                 .await,
@@ -37,9 +46,8 @@ async fn taken_over(b: &mut Bench, task_type: &str) -> (Claimed, Claimed) {
     (old, new)
 }
 
-#[tokio::test]
-async fn every_call_with_an_old_token_is_refused_and_changes_nothing() {
-    let mut b = bench("{}").await;
+async fn every_call_with_an_old_token_is_refused_and_changes_nothing(db: Arc<TestDb>) {
+    let mut b = bench_in(db, "{}").await;
     for insert in ["(task_type) values ('x')", "(task_type, split_count) values ('x', 1)"] {
         b.hand.insert(insert).await;
         let (old, new) = taken_over(&mut b, "x").await;

@@ -1,9 +1,14 @@
 //! A claim writes one lease and no split; a good end writes its split once. Who holds what shows all the same.
 
-use super::bench;
+use super::{bench, bench_in};
+use crate::support::both::over_both;
+use crate::support::db::TestDb;
 use crate::support::hand::{Claimed, Hand};
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
+
+over_both! { a_leased_split_shows_as_running_wherever_somebody_looks }
 
 /// Where a task's row lies, and who wrote it.
 const VERSIONS: &str = "select id || ' ' || ctid || ' ' || xmin from divvy.task
@@ -82,26 +87,24 @@ async fn what_its_end_says_of_a_split_is_what_its_lease_said() {
     assert_eq!(attempts, 2);
 }
 
-#[tokio::test]
-async fn a_leased_split_shows_as_running_wherever_somebody_looks() {
-    let mut b = bench("{}").await;
+async fn a_leased_split_shows_as_running_wherever_somebody_looks(db: Arc<TestDb>) {
+    let mut b = bench_in(db, "{}").await;
     let plain = b.hand.insert("(task_type) values ('x')").await;
     let divided = b.hand.divided("x", 3).await;
     let splits = b.hand.claim("x", 2).await;
     assert_eq!(splits.len(), 2);
-    let (token, worker) = (splits[0].token, b.hand.worker);
+    let worker = b.hand.worker;
     let waiting = 4 - 2;
     for split in &splits {
-        assert_eq!(
-            b.duty.count(&format!("divvy.unit where id = {} and state = 'ready'", split.split_id)).await,
-            1
-        );
+        let says_otherwise = format!("divvy.unit where id = {} and state <> 'ready'", split.split_id);
+        assert_eq!(b.duty.count(&says_otherwise).await, 0, "no row knows of it");
         for view in [
             format!("divvy.split where id = {}", split.split_id),
             format!("divvy.split_overview where split_id = {}", split.split_id),
         ] {
             let says = format!(
-                "{view} and status = 'running' and token = {token} and worker = '{worker}' and started_at = divvy.clock() and attempt = 1"
+                "{view} and status = 'running' and token = {} and worker = '{worker}' and started_at = divvy.clock() and attempt = 1",
+                split.token
             );
             assert_eq!(b.duty.count(&says).await, 1, "{says}");
         }
@@ -109,8 +112,8 @@ async fn a_leased_split_shows_as_running_wherever_somebody_looks() {
         assert_eq!(
             b.duty
                 .count(&format!(
-                    "divvy.split_attempt where split_id = {} and outcome = 'running' and token = {token}",
-                    split.split_id
+                    "divvy.split_attempt where split_id = {} and outcome = 'running' and token = {}",
+                    split.split_id, split.token
                 ))
                 .await,
             1

@@ -1,9 +1,22 @@
 //! Cancel, from every state.
 
+use crate::support::both::over_both;
 use crate::support::clock::Clock;
+use crate::support::db::TestDb;
 use crate::support::queue::{Queue, WORKER};
 use serde_json::json;
+use std::sync::Arc;
 use std::time::Duration;
+
+over_both! {
+    what_waits_is_cancelled_at_once,
+    a_running_split_hears_cancel_and_may_still_complete_within_the_grace,
+    after_cancel_a_snooze_and_a_release_cancel_the_split,
+    after_the_grace_the_token_is_taken_and_the_task_ends,
+    a_reduce_that_completes_after_cancel_is_refused_and_its_writes_roll_back,
+    a_reduce_that_commits_first_wins_over_the_cancel,
+    a_delayed_split_is_cancelled_at_once,
+}
 
 async fn cancel(q: &mut Queue, task: i64) -> String {
     q.one(format!("select divvy.cancel({task}, 'no longer wanted')")).await
@@ -17,9 +30,8 @@ async fn pass(q: &mut Queue, clock: &Clock, seconds: u64) {
     }
 }
 
-#[tokio::test]
-async fn what_waits_is_cancelled_at_once() {
-    let mut q = Queue::with_types(&["a"]).await;
+async fn what_waits_is_cancelled_at_once(db: Arc<TestDb>) {
+    let mut q = Queue::on(db).await.and_types(&["a"]).await;
     q.put("planned", json!({"plan": true})).await;
     let ready = q.enqueue("a").await;
     let divided = q.enqueue_splits("a", 3).await;
@@ -48,11 +60,12 @@ async fn what_waits_is_cancelled_at_once() {
     assert!(q.claim_up_to("nobody", 10).await.is_empty());
 }
 
-#[tokio::test]
-async fn a_delayed_split_is_cancelled_at_once() {
-    let mut q = Queue::with_types(&["a"]).await;
-    for how in [", retry_in => '1 hour'", ""] {
-        let task = q.enqueue("a").await;
+async fn a_delayed_split_is_cancelled_at_once(db: Arc<TestDb>) {
+    let mut q = Queue::on(db).await.and_types(&["a"]).await;
+    for (how, divided) in
+        [(", retry_in => '1 hour'", false), ("", false), (", retry_in => '1 hour'", true), ("", true)]
+    {
+        let task = if divided { q.enqueue_splits("a", 1).await } else { q.enqueue("a").await };
         let split = q.claim("a").await;
         assert_eq!(q.fail(&split, how).await, "delayed");
         assert_eq!(cancel(&mut q, task).await, "cancelled");
@@ -72,9 +85,8 @@ async fn an_ended_task_keeps_its_state() {
     assert!(q.events("task", failed).await.is_empty(), "nothing was decided");
 }
 
-#[tokio::test]
-async fn a_running_split_hears_cancel_and_may_still_complete_within_the_grace() {
-    let mut q = Queue::with_types(&["a"]).await;
+async fn a_running_split_hears_cancel_and_may_still_complete_within_the_grace(db: Arc<TestDb>) {
+    let mut q = Queue::on(db).await.and_types(&["a"]).await;
     let task = q.enqueue_splits("a", 3).await;
     let splits = q.claim_up_to("a", 2).await;
     assert_eq!(cancel(&mut q, task).await, "running");
@@ -92,11 +104,11 @@ async fn a_running_split_hears_cancel_and_may_still_complete_within_the_grace() 
     assert_eq!(q.status(task).await, "cancelled");
 }
 
-#[tokio::test]
-async fn after_cancel_a_snooze_and_a_release_cancel_the_split() {
-    let mut q = Queue::with_types(&["a"]).await;
-    for call in ["snooze({id}, {token}, '1 s')", "release({id}, {token})"] {
-        let task = q.enqueue("a").await;
+async fn after_cancel_a_snooze_and_a_release_cancel_the_split(db: Arc<TestDb>) {
+    let mut q = Queue::on(db).await.and_types(&["a"]).await;
+    let (snooze, release) = ("snooze({id}, {token}, '1 s')", "release({id}, {token})");
+    for (call, divided) in [(snooze, false), (release, false), (snooze, true), (release, true)] {
+        let task = if divided { q.enqueue_splits("a", 1).await } else { q.enqueue("a").await };
         let split = q.claim("a").await;
         cancel(&mut q, task).await;
         let call =
@@ -109,9 +121,8 @@ async fn after_cancel_a_snooze_and_a_release_cancel_the_split() {
     }
 }
 
-#[tokio::test]
-async fn after_the_grace_the_token_is_taken_and_the_task_ends() {
-    let mut q = Queue::new().await;
+async fn after_the_grace_the_token_is_taken_and_the_task_ends(db: Arc<TestDb>) {
+    let mut q = Queue::on(db).await;
     q.put("a", json!({"lease": "5 min"})).await;
     let clock = Clock::stop(&q.db).await;
     for splits in [1, 2] {
@@ -142,13 +153,12 @@ async fn a_plan_that_completes_after_cancel_starts_nothing() {
     assert_eq!(cancel(&mut q, task).await, "planning");
     q.complete(&plan).await;
     assert_eq!(q.status(task).await, "cancelled");
-    assert_eq!(q.one::<i64>("select count(*) from divvy.share").await, 0);
+    assert_eq!(q.one::<i64>("select count(*) from divvy.split where phase = 'execute'").await, 0);
     assert_eq!(q.one::<i64>("select count(*) from divvy.staged").await, 0);
 }
 
-#[tokio::test]
-async fn a_reduce_that_completes_after_cancel_is_refused_and_its_writes_roll_back() {
-    let mut q = Queue::new().await;
+async fn a_reduce_that_completes_after_cancel_is_refused_and_its_writes_roll_back(db: Arc<TestDb>) {
+    let mut q = Queue::on(db).await;
     q.put("a", json!({"reduce": true})).await;
     q.run("create table report (n int)").await;
     let task = q.enqueue_splits("a", 1).await;
@@ -166,9 +176,8 @@ async fn a_reduce_that_completes_after_cancel_is_refused_and_its_writes_roll_bac
     assert_eq!(q.status(task).await, "cancelled");
 }
 
-#[tokio::test]
-async fn a_reduce_that_commits_first_wins_over_the_cancel() {
-    let mut q = Queue::new().await;
+async fn a_reduce_that_commits_first_wins_over_the_cancel(db: Arc<TestDb>) {
+    let mut q = Queue::on(db).await;
     q.put("a", json!({"reduce": true})).await;
     let task = q.enqueue_splits("a", 1).await;
     q.work("a").await;

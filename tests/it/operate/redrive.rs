@@ -1,7 +1,17 @@
 //! Redrive re-opens the unsuccessful splits of an ended task.
 
+use crate::support::both::over_both;
+use crate::support::db::TestDb;
 use crate::support::queue::Queue;
 use serde_json::{Value, json};
+use std::sync::Arc;
+
+over_both! {
+    a_partial_task_redrives_its_failed_splits_and_keeps_the_results,
+    where_chooses_splits_by_number_and_by_class_of_error,
+    fresh_forgets_checkpoints_and_max_attempts_sets_the_new_budget,
+    splits_skipped_by_the_tolerance_come_again_and_those_skipped_by_hand_when_asked,
+}
 
 /// A task of four splits: 1 succeeded with a result, 2 failed, 3 succeeded, 4 failed otherwise; reduced as partial.
 pub async fn partial(q: &mut Queue) -> i64 {
@@ -35,9 +45,8 @@ async fn redrive(q: &mut Queue, task: i64, options: Value) -> i64 {
     q.one(format!("select divvy.redrive({task}, '{options}')")).await
 }
 
-#[tokio::test]
-async fn a_partial_task_redrives_its_failed_splits_and_keeps_the_results() {
-    let mut q = Queue::new().await;
+async fn a_partial_task_redrives_its_failed_splits_and_keeps_the_results(db: Arc<TestDb>) {
+    let mut q = Queue::on(db).await;
     let task = partial(&mut q).await;
     assert_eq!(redrive(&mut q, task, json!({"reason": "fixed the parser"})).await, 2);
     let event = q.last_event("task", task).await;
@@ -71,9 +80,8 @@ async fn a_partial_task_redrives_its_failed_splits_and_keeps_the_results() {
     );
 }
 
-#[tokio::test]
-async fn where_chooses_splits_by_number_and_by_class_of_error() {
-    let mut q = Queue::new().await;
+async fn where_chooses_splits_by_number_and_by_class_of_error(db: Arc<TestDb>) {
+    let mut q = Queue::on(db).await;
     for (chosen, expected) in [
         (json!({"split_no": [2]}), ["succeeded", "ready", "succeeded", "failed"]),
         (json!({"error_class": "Other"}), ["succeeded", "failed", "succeeded", "ready"]),
@@ -94,9 +102,8 @@ async fn where_chooses_splits_by_number_and_by_class_of_error() {
     assert_eq!(q.one::<i32>(format!("select epoch from divvy.task where id = {task}")).await, 1);
 }
 
-#[tokio::test]
-async fn fresh_forgets_checkpoints_and_max_attempts_sets_the_new_budget() {
-    let mut q = Queue::new().await;
+async fn fresh_forgets_checkpoints_and_max_attempts_sets_the_new_budget(db: Arc<TestDb>) {
+    let mut q = Queue::on(db).await;
     let task = partial(&mut q).await;
     redrive(&mut q, task, json!({"fresh": true, "max_attempts": 1})).await;
     let splits = q.claim_up_to("a", 10).await;
@@ -120,9 +127,8 @@ async fn a_budget_afresh_gives_the_same_number_of_attempts_again() {
     }
 }
 
-#[tokio::test]
-async fn splits_skipped_by_the_tolerance_come_again_and_those_skipped_by_hand_when_asked() {
-    let mut q = Queue::with_types(&["a"]).await;
+async fn splits_skipped_by_the_tolerance_come_again_and_those_skipped_by_hand_when_asked(db: Arc<TestDb>) {
+    let mut q = Queue::on(db).await.and_types(&["a"]).await;
     for (options, expected) in
         [(json!({}), ["ready", "skipped", "ready"]), (json!({"skipped": true}), ["ready", "ready", "ready"])]
     {

@@ -1,11 +1,22 @@
 //! Redrive of what failed alone: the plan, the reduce, a task that never started.
 
+use crate::support::both::over_both;
+use crate::support::db::TestDb;
 use crate::support::queue::Queue;
 use serde_json::json;
+use std::sync::Arc;
 
-#[tokio::test]
-async fn a_failed_plan_is_planned_again() {
-    let mut q = Queue::new().await;
+over_both! {
+    a_failed_plan_is_planned_again,
+    a_failed_reduce_is_reduced_again_and_nothing_else,
+    a_cancelled_task_goes_on_where_it_was,
+    a_task_cancelled_in_its_reduce_reduces_again,
+    a_task_cancelled_before_it_started_starts,
+    the_reduce_runs_once_per_epoch,
+}
+
+async fn a_failed_plan_is_planned_again(db: Arc<TestDb>) {
+    let mut q = Queue::on(db).await;
     q.put("a", json!({"plan": true})).await;
     let task = q.enqueue("a").await;
     let plan = q.claim("a").await;
@@ -23,9 +34,8 @@ async fn a_failed_plan_is_planned_again() {
     assert_eq!(payloads, [json!(2), json!(3)]);
 }
 
-#[tokio::test]
-async fn a_failed_reduce_is_reduced_again_and_nothing_else() {
-    let mut q = Queue::new().await;
+async fn a_failed_reduce_is_reduced_again_and_nothing_else(db: Arc<TestDb>) {
+    let mut q = Queue::on(db).await;
     q.put("a", json!({"reduce": true})).await;
     let task = q.enqueue_splits("a", 2).await;
     for split in q.claim_up_to("a", 2).await {
@@ -51,9 +61,8 @@ async fn a_failed_reduce_is_reduced_again_and_nothing_else() {
     assert_eq!(q.status(task).await, "succeeded");
 }
 
-#[tokio::test]
-async fn a_cancelled_task_goes_on_where_it_was() {
-    let mut q = Queue::new().await;
+async fn a_cancelled_task_goes_on_where_it_was(db: Arc<TestDb>) {
+    let mut q = Queue::on(db).await;
     q.put("a", json!({"reduce": true})).await;
     let task = q.enqueue_splits("a", 3).await;
     q.work("a").await;
@@ -67,9 +76,8 @@ async fn a_cancelled_task_goes_on_where_it_was() {
     assert_eq!(q.status(task).await, "succeeded");
 }
 
-#[tokio::test]
-async fn a_task_cancelled_in_its_reduce_reduces_again() {
-    let mut q = Queue::new().await;
+async fn a_task_cancelled_in_its_reduce_reduces_again(db: Arc<TestDb>) {
+    let mut q = Queue::on(db).await;
     q.put("a", json!({"reduce": true})).await;
     let task = q.enqueue_splits("a", 1).await;
     q.work("a").await;
@@ -81,9 +89,8 @@ async fn a_task_cancelled_in_its_reduce_reduces_again() {
     assert_eq!(q.status(task).await, "succeeded");
 }
 
-#[tokio::test]
-async fn a_task_cancelled_before_it_started_starts() {
-    let mut q = Queue::new().await;
+async fn a_task_cancelled_before_it_started_starts(db: Arc<TestDb>) {
+    let mut q = Queue::on(db).await;
     q.put("a", json!({"plan": true})).await;
     let later: i64 =
         q.one("insert into divvy.task (task_type, run_at) values ('a', now() + '1 day') returning id").await;
@@ -119,9 +126,8 @@ async fn a_passed_deadline_is_cleared_and_a_future_one_is_kept() {
     }
 }
 
-#[tokio::test]
-async fn the_reduce_runs_once_per_epoch() {
-    let mut q = Queue::new().await;
+async fn the_reduce_runs_once_per_epoch(db: Arc<TestDb>) {
+    let mut q = Queue::on(db).await;
     q.put("a", json!({"reduce": true, "max_failed": 1})).await;
     let task = q.enqueue_splits("a", 2).await;
     for epoch in 1..=3 {

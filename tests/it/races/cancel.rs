@@ -1,14 +1,19 @@
 //! Cancel against those who work on the task.
 
+use crate::support::both::over_both;
 use crate::support::db::TestDb;
 use crate::support::hand::Hand;
 use crate::support::race::until_waiting_for_lock;
 use std::sync::Arc;
 use tokio::sync::Barrier;
 
-#[tokio::test]
-async fn a_complete_that_comes_before_the_cancel_commits_counts() {
-    let db = TestDb::new().await;
+over_both! {
+    a_complete_that_comes_before_the_cancel_commits_counts,
+    a_complete_beside_a_cancel_that_is_not_committed_waits_for_nobody,
+    cancels_and_completes_at_once_never_deadlock_and_leave_no_task_open,
+}
+
+async fn a_complete_that_comes_before_the_cancel_commits_counts(db: Arc<TestDb>) {
     let (mut worker, mut operator) = (Hand::new(&db).await, Hand::new(&db).await);
     worker.declare("x", r#"{"reduce": true}"#).await;
     let task = worker.divided("x", 2).await;
@@ -24,9 +29,7 @@ async fn a_complete_that_comes_before_the_cancel_commits_counts() {
     assert_eq!(worker.status(task).await, "cancelled");
 }
 
-#[tokio::test]
-async fn a_complete_beside_a_cancel_that_is_not_committed_waits_for_nobody() {
-    let db = TestDb::new().await;
+async fn a_complete_beside_a_cancel_that_is_not_committed_waits_for_nobody(db: Arc<TestDb>) {
     let (mut worker, mut operator) = (Hand::new(&db).await, Hand::new(&db).await);
     worker.declare("x", r#"{"reduce": true}"#).await;
     let task = worker.divided("x", 2).await;
@@ -120,10 +123,8 @@ async fn a_reduce_that_completes_after_the_cancel_is_refused_and_its_writes_are_
     assert_eq!(worker.status(task).await, "cancelled");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn cancels_and_completes_at_once_never_deadlock_and_leave_no_task_open() {
+async fn cancels_and_completes_at_once_never_deadlock_and_leave_no_task_open(db: Arc<TestDb>) {
     const ROUNDS: i32 = 60;
-    let db = TestDb::new().await;
     let mut hand = Hand::new(&db).await;
     hand.declare("x", r#"{"reduce": true}"#).await;
     hand.run(&format!(
@@ -167,6 +168,6 @@ async fn cancels_and_completes_at_once_never_deadlock_and_leave_no_task_open() {
     let open: Vec<String> =
         hand.all("select id || ' ' || status::text from divvy.task where finished_at is null").await;
     assert_eq!(open, [] as [String; 0]);
-    assert_eq!(hand.count("divvy.share where state in ('ready', 'delayed', 'running')").await, 0);
+    assert_eq!(hand.count("divvy.split where status in ('ready', 'delayed', 'running')").await, 0);
     assert_eq!(hand.count("divvy.task where status <> 'cancelled'").await, 0);
 }

@@ -1,5 +1,6 @@
 //! Everybody at once: claims, ends, releases, failures, claims that roll back, leases that end, duties.
 
+use crate::support::both::over_both;
 use crate::support::clock::Clock;
 use crate::support::db::TestDb;
 use crate::support::hand::Hand;
@@ -8,6 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
+
+over_both! {
+    workers_and_duties_that_take_splits_from_each_other_lose_none_and_end_none_twice,
+}
 
 const WORKERS: usize = 5;
 
@@ -49,9 +54,7 @@ async fn work(mut hand: Hand, clock: Arc<Clock>, open: &str) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn workers_and_duties_that_take_splits_from_each_other_lose_none_and_end_none_twice() {
-    let db = TestDb::new().await;
+async fn workers_and_duties_that_take_splits_from_each_other_lose_none_and_end_none_twice(db: Arc<TestDb>) {
     let clock = Arc::new(Clock::stop(&db).await);
     let mut hand = Hand::new(&db).await;
     hand.declare("x", r#"{"max_attempts": 1000, "lease": "5 s"}"#).await;

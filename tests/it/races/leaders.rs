@@ -1,5 +1,6 @@
 //! Two who tick at once: each effect once, and neither waits for the other.
 
+use crate::support::both::over_both;
 use crate::support::clock::Clock;
 use crate::support::db::TestDb;
 use crate::support::hand::Hand;
@@ -8,8 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Barrier;
 
+over_both! {
+    two_leaders_at_once_do_everything_once,
+    two_ticks_one_behind_the_other_never_wait_for_each_other,
+    a_small_tick_between_two_duties_of_a_leader_is_not_waited_for,
+}
+
 /// Every duty has something to do.
-async fn plenty_to_do(hand: &mut Hand, clock: &Clock) {
+async fn plenty_to_do(hand: &mut Hand, holder: &mut Hand, clock: &Clock) {
     hand.declare("x", r#"{"reduce": true, "lease": "30 s"}"#).await;
     hand.declare("fired", "{}").await;
     hand.declare("paused", "{}").await;
@@ -24,15 +31,11 @@ async fn plenty_to_do(hand: &mut Hand, clock: &Clock) {
     let splits = hand.claim("x", 200).await;
     let (lost, done) = splits.split_at(100);
     assert_eq!(lost.len(), 100);
-    // Ended, and their reduces not noticed: as if two last splits had not seen each other.
-    for split in done {
-        hand.run(&format!(
-            "update divvy.share set state = 'succeeded', finished_at = divvy.clock() where id = {};
-             insert into divvy.fan_in (task_id) values ({})",
-            split.split_id, split.task_id
-        ))
-        .await;
-    }
+    // Ended, and their reduces not noticed, because somebody held the tasks.
+    holder.run("begin; select from divvy.task for update").await;
+    assert!(hand.complete_many(done).await.iter().all(|v| v == "ok"));
+    holder.run("commit").await;
+    assert_eq!(hand.count("divvy.task where phase = 'reduce'").await, 0);
     hand.run("select divvy.pause('paused', divvy.clock() + interval '50 s', 'a while')").await;
     hand.run("select divvy.reclaim()").await;
     for _ in 0..11 {
@@ -42,12 +45,10 @@ async fn plenty_to_do(hand: &mut Hand, clock: &Clock) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn two_leaders_at_once_do_everything_once() {
-    let db = TestDb::new().await;
+async fn two_leaders_at_once_do_everything_once(db: Arc<TestDb>) {
     let clock = Clock::stop(&db).await;
     let mut hand = Hand::new(&db).await;
-    plenty_to_do(&mut hand, &clock).await;
+    plenty_to_do(&mut hand, &mut Hand::new(&db).await, &clock).await;
     let barrier = Arc::new(Barrier::new(2));
     let mut ticking = Vec::new();
     for _ in 0..2 {
@@ -69,19 +70,24 @@ async fn two_leaders_at_once_do_everything_once() {
     assert_eq!(hand.count("divvy.task where task_type = 'fired'").await, 50, "each moment makes one task");
     assert_eq!(hand.count("divvy.schedule where status = 'done' and runs = 1").await, 50);
     assert_eq!(hand.count("divvy.attempt where outcome = 'expired'").await, 100, "each lease ends once");
-    assert_eq!(hand.count("divvy.share where state = 'ready' and attempt = 1").await, 100);
+    assert_eq!(
+        hand.count("divvy.split where status = 'ready' and phase = 'execute' and attempt = 1").await,
+        100
+    );
     assert_eq!(hand.count("divvy.task where phase = 'reduce'").await, 100, "each reduce opens once");
-    assert_eq!(hand.count("divvy.share").await, 200 + 300, "each scheduled task starts once");
+    assert_eq!(
+        hand.count("divvy.split where phase = 'execute' and task_type = 'x'").await,
+        200 + 300,
+        "each scheduled task starts once"
+    );
     assert_eq!(hand.count("divvy.task_type where paused_until is not null").await, 0);
     assert_eq!(hand.count("divvy.event where verb in ('settle', 'fire')").await, 0, "nothing went wrong");
 }
 
-#[tokio::test]
-async fn two_ticks_one_behind_the_other_never_wait_for_each_other() {
-    let db = TestDb::new().await;
+async fn two_ticks_one_behind_the_other_never_wait_for_each_other(db: Arc<TestDb>) {
     let clock = Clock::stop(&db).await;
     let (mut first, mut second) = (Hand::new(&db).await, Hand::new(&db).await);
-    plenty_to_do(&mut first, &clock).await;
+    plenty_to_do(&mut first, &mut second, &clock).await;
     first.run("begin").await;
     first.run("select divvy.tick(40)").await;
     second.run("set lock_timeout = '5 s'").await;
@@ -90,12 +96,10 @@ async fn two_ticks_one_behind_the_other_never_wait_for_each_other() {
     first.run("commit").await;
 }
 
-#[tokio::test]
-async fn a_small_tick_between_two_duties_of_a_leader_is_not_waited_for() {
-    let db = TestDb::new().await;
+async fn a_small_tick_between_two_duties_of_a_leader_is_not_waited_for(db: Arc<TestDb>) {
     let clock = Clock::stop(&db).await;
     let (mut leader, mut worker) = (Hand::new(&db).await, Hand::new(&db).await);
-    plenty_to_do(&mut leader, &clock).await;
+    plenty_to_do(&mut leader, &mut worker, &clock).await;
     // What a small tick does first, then what a leader does first: now each would need the other's rows.
     worker.run("begin; select from divvy.pulse for update").await;
     leader

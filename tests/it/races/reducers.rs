@@ -1,15 +1,21 @@
 //! Two who believe that they reduce the same task.
 
 use crate::lease::let_time_pass;
+use crate::support::both::over_both;
 use crate::support::clock::Clock;
 use crate::support::db::TestDb;
 use crate::support::hand::{Claimed, Hand};
+use std::sync::Arc;
+
+over_both! {
+    of_two_reducers_the_one_whose_lease_was_lost_is_refused_with_its_writes,
+    of_two_reducers_at_once_exactly_one_commits,
+}
 
 /// A reduce that was taken from the first worker and given to the second.
-async fn two_reducers() -> (TestDb, i64, (Hand, Claimed), (Hand, Claimed)) {
-    let db = TestDb::new().await;
-    let clock = Clock::stop(&db).await;
-    let (mut zombie, mut holder) = (Hand::new(&db).await, Hand::new(&db).await);
+async fn two_reducers(db: &TestDb) -> (i64, (Hand, Claimed), (Hand, Claimed)) {
+    let clock = Clock::stop(db).await;
+    let (mut zombie, mut holder) = (Hand::new(db).await, Hand::new(db).await);
     zombie.run("create table public.effect (who text)").await;
     zombie.declare("sum", r#"{"reduce": true}"#).await;
     let task = zombie.divided("sum", 1).await;
@@ -19,12 +25,11 @@ async fn two_reducers() -> (TestDb, i64, (Hand, Claimed), (Hand, Claimed)) {
     let_time_pass(&clock, &mut holder, 40).await;
     let second = holder.claim_one("sum").await;
     assert_eq!((first.split_id, first.phase.as_str()), (second.split_id, "reduce"));
-    (db, task, (zombie, first), (holder, second))
+    (task, (zombie, first), (holder, second))
 }
 
-#[tokio::test]
-async fn of_two_reducers_the_one_whose_lease_was_lost_is_refused_with_its_writes() {
-    let (_db, task, (mut zombie, old), (mut holder, new)) = two_reducers().await;
+async fn of_two_reducers_the_one_whose_lease_was_lost_is_refused_with_its_writes(db: Arc<TestDb>) {
+    let (task, (mut zombie, old), (mut holder, new)) = two_reducers(&db).await;
     zombie.run("begin; insert into public.effect values ('zombie')").await;
     assert_eq!(zombie.complete(&old).await, "DV001");
     zombie.run("rollback").await;
@@ -35,9 +40,8 @@ async fn of_two_reducers_the_one_whose_lease_was_lost_is_refused_with_its_writes
     assert_eq!(holder.status(task).await, "succeeded");
 }
 
-#[tokio::test]
-async fn of_two_reducers_at_once_exactly_one_commits() {
-    let (_db, task, (mut zombie, old), (mut holder, new)) = two_reducers().await;
+async fn of_two_reducers_at_once_exactly_one_commits(db: Arc<TestDb>) {
+    let (task, (mut zombie, old), (mut holder, new)) = two_reducers(&db).await;
     holder.run("begin; insert into public.effect values ('holder')").await;
     assert_eq!(holder.complete(&new).await, "ok");
     zombie.run("begin; insert into public.effect values ('zombie')").await;

@@ -18,10 +18,10 @@ use tokio::sync::OnceCell;
 const LINGER: Duration = Duration::from_secs(5);
 /// The memory file system is used only where the databases of a whole run fit.
 const SHM_BYTES_MIN: u64 = 2 << 30;
-/// The rule that says which tasks' splits lie in stretches, without its lower bound.
-const ALL_IN_STRETCHES: &str = "
-    create or replace function divvy.lies_in_stretches(p_count bigint) returns boolean language sql immutable as $$
-        select p_count > 0 $$";
+/// The rule that says which tasks' splits lie in stretches.
+const LIES_IN_STRETCHES: &str =
+    "create or replace function divvy.lies_in_stretches(p_count bigint) returns boolean
+    language sql immutable parallel safe";
 /// Connections in a test's pool.
 const POOL_CONNECTIONS: u32 = 10;
 
@@ -37,19 +37,33 @@ impl TestDb {
     /// A migrated database.
     pub async fn new() -> Self {
         let server = Server::get().await;
-        let db =
-            Self::create(server, &format!("template {} strategy file_copy", server.template().await)).await;
-        if std::env::var_os("DIVVY_TEST_STRETCHES").is_some() {
-            run(&mut db.connect().await, ALL_IN_STRETCHES.into()).await;
-        }
-        db
+        Self::create(server, &format!("template {} strategy file_copy", server.template().await)).await
     }
 
     /// A migrated database in which the splits of every divided task lie in stretches, however few.
     pub async fn all_in_stretches() -> Self {
+        Self::where_splits_lie_in_stretches_if("p_count > 0").await
+    }
+
+    /// A migrated database in which every split is a row, however many a task has.
+    pub async fn all_in_rows() -> Self {
+        Self::where_splits_lie_in_stretches_if("false").await
+    }
+
+    async fn where_splits_lie_in_stretches_if(condition: &str) -> Self {
         let db = Self::new().await;
-        run(&mut db.connect().await, ALL_IN_STRETCHES.into()).await;
+        run(&mut db.connect().await, format!("{LIES_IN_STRETCHES} as $$ select {condition} $$")).await;
         db
+    }
+
+    /// Whether splits of any task have lain in a stretch: these have ids from sequences of their own.
+    pub async fn has_had_stretches(&self) -> bool {
+        sqlx::query_scalar(
+            "select bool_or(last_value is not null) from pg_sequences where schemaname = 'divvy' and sequencename ~ '^id_'",
+        )
+        .fetch_one(&self.pool)
+        .await
+        .expect("looking at the sequences of ids")
     }
 
     /// A database with nothing in it.

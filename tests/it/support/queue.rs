@@ -5,13 +5,14 @@ use super::db::TestDb;
 use serde_json::Value;
 use sqlx::postgres::{PgDatabaseError, PgRow};
 use sqlx::{AssertSqlSafe, Decode, Executor, FromRow, PgConnection, Postgres, Type};
+use std::sync::Arc;
 
 /// The worker that every queue has registered.
 pub const WORKER: &str = "00000000-0000-0000-0000-000000000001";
 
 /// A database and a session of it.
 pub struct Queue {
-    pub db: TestDb,
+    pub db: Arc<TestDb>,
     pub session: PgConnection,
 }
 
@@ -82,7 +83,11 @@ pub fn quoted(text: impl std::fmt::Display) -> String {
 impl Queue {
     /// A new database with the worker registered.
     pub async fn new() -> Self {
-        let db = TestDb::new().await;
+        Self::on(Arc::new(TestDb::new().await)).await
+    }
+
+    /// The same in this database.
+    pub async fn on(db: Arc<TestDb>) -> Self {
         let session = db.connect().await;
         let mut queue = Self { db, session };
         queue.run(format!("select divvy.register_worker('{WORKER}', 'test', '{{}}', 10)")).await;
@@ -91,11 +96,15 @@ impl Queue {
 
     /// The same with types declared: plain ones, as a worker's handler wants them.
     pub async fn with_types(names: &[&str]) -> Self {
-        let mut queue = Self::new().await;
+        Self::new().await.and_types(names).await
+    }
+
+    /// This one, with types declared.
+    pub async fn and_types(mut self, names: &[&str]) -> Self {
         for name in names {
-            queue.put(name, Value::Object(serde_json::Map::new())).await;
+            self.put(name, Value::Object(serde_json::Map::new())).await;
         }
-        queue
+        self
     }
 
     /// Statements that must succeed.
