@@ -10,7 +10,10 @@ declare
     v_positions bigint[] := (v_memory ->> 0)::bigint[];   -- by divvy.lane_slot
     v_look_at double precision := v_memory ->> 1;
     v_may_look_at double precision := v_memory ->> 2;
-    v_last text := v_memory ->> 3;                         -- the group that was served last
+    -- By lane: the group that was served last. One for all lanes would let each decide who begins in the next.
+    v_lasts jsonb := case when jsonb_typeof(v_memory -> 3) = 'object' then v_memory -> 3 else '{}' end;
+    v_last text;
+    v_lane smallint;
     v_spots jsonb := case when t.fair_by_group then coalesce(v_memory -> 4, '{}') end;     -- by lane: where groups wait further on
     v_started double precision := extract(epoch from clock_timestamp());
     v_looks boolean := v_positions is null or v_started >= v_look_at;
@@ -44,6 +47,8 @@ begin
             exit when p_want <= 0 or p_room <= 0;
             v_want := case r.place when 0 then p_want else divvy.share_of_lane(v_lanes, r.place, p_want) end;
             continue when v_want <= 0;
+            v_lane := r.lane;
+            v_last := v_lasts ->> v_lane::text;
             if r.lane > 20 then
                 u := divvy.unfold(t, r.lane, r.from_key, r.to_key, v_want, p_tokens, v_picked, v_last);
                 if r.place > 0 then
@@ -68,7 +73,7 @@ begin
             end if;
             continue when c.ids = '{}';
             v_parts := v_parts || c.parts;
-            v_last := c.last_group;
+            v_lasts := v_lasts || jsonb_build_object(v_lane, c.last_group);
             p_want := p_want - cardinality(c.ids);
             p_room := p_room - c.bytes;
             exit when p_want <= 0;
@@ -83,7 +88,7 @@ begin
         v_may_look_at := v_started + 10 * (extract(epoch from clock_timestamp()) - v_started);
         v_look_at := greatest(v_started + 1, v_may_look_at);
     end if;
-    v_memory := jsonb_build_array(v_positions::text, v_look_at, v_may_look_at, v_last);
+    v_memory := jsonb_build_array(v_positions::text, v_look_at, v_may_look_at, v_lasts);
     perform set_config(v_setting, case when v_spots is null then v_memory else v_memory || jsonb_build_array(v_spots) end::text, false);
     return v_parts;
 end $$;

@@ -49,6 +49,7 @@ begin
         v_again := case when cardinality(ids) = cardinality(d.chosen) then d.first_left else least(d.first_left, d.chosen[1]) end;
         go_on := least(go_on, case when v_again <= f.through then v_again - 1 end);
         if not s.same or w.froms <> '{}' then
+            select x.visited, x.throughs into s.visited, w.throughs from divvy.had_their_turn(s, w, d.chosen, d.beyond) x;
             spots := divvy.moved_on(s, w, f.through, ids || d.beyond);
         end if;
         if parts = '{}' and d.chosen <> '{}' then
@@ -327,6 +328,21 @@ create or replace function divvy.keys_between(p_keys bigint[], p_from bigint, p_
 language plpgsql immutable parallel safe as $$
 begin
     return array(select x from unnest(p_keys) x where x > p_from and x <= p_to);
+end $$;
+
+-- Of the visited spots those that had their turn, or show nothing that could have it. The others stay where they are, before those that had theirs: a claim of
+-- one split would else pass over the same group each time its spot is visited, for another's turn came first.
+create or replace function divvy.had_their_turn(s record, w record, p_chosen bigint[], p_beyond bigint[], out visited int[], out throughs bigint[])
+language plpgsql as $$
+begin
+    visited := '{}';
+    throughs := '{}';
+    for n in 1 .. cardinality(s.visited) loop
+        continue when not (select coalesce(bool_or(c.key = any (p_chosen)), true) from unnest(w.keys, w.ids, w.groups) as c (key, id, grp)
+            where coalesce(c.grp, '') = s.groups[s.visited[n]] and not c.id = any (p_beyond));
+        visited := visited || s.visited[n];
+        throughs := throughs || w.throughs[n];
+    end loop;
 end $$;
 
 -- What the session remembers after a claim that saw these windows (w) of these spots (s), and took or held back p_done: each visited spot is at what is left

@@ -149,6 +149,36 @@ async fn tenants_with_small_divided_tasks_take_turns_too() {
 }
 
 #[tokio::test]
+async fn tenants_behind_a_flood_have_their_turns_in_claims_of_one_split() {
+    let (_db, mut hand) = bench(FAIR).await;
+    let names = ["a", "b", "c", "d"];
+    for (group, count) in names.iter().zip([500, 50, 50, 50]) {
+        plain(&mut hand, group, count).await;
+    }
+    hand.run("select divvy.tick()").await;
+    let got = claim(&mut hand, 60, 1).await;
+    for group in names {
+        assert!(of(&got, group) >= 8, "{got:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_served_of_divided_tasks_decides_nothing_about_plain_ones() {
+    let (_db, mut hand) = bench(FAIR).await;
+    for _ in 0..10 {
+        plain(&mut hand, "a", 5).await;
+        plain(&mut hand, "b", 5).await;
+    }
+    divided(&mut hand, "c", 10, 5).await;
+    divided(&mut hand, "d", 10, 5).await;
+    hand.run("select divvy.tick()").await;
+    let got = claim(&mut hand, 40, 2).await;
+    for group in ["a", "b", "c", "d"] {
+        assert!(of(&got, group) >= 15, "{got:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_a_tenant_put_in_first_comes_first() {
     let (_db, mut hand) = bench(FAIR).await;
     for _ in 0..20 {

@@ -101,8 +101,12 @@ async fn run(session: &mut PgConnection, sql: impl Into<String>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_committed_late_under_full_load_is_claimed_within_two_seconds_prepared_or_not() {
-    const WITHIN: Duration = Duration::from_secs(2);
+async fn what_is_committed_late_under_full_load_is_claimed_within_seconds_prepared_or_not() {
+    // A second until the duty notices, a second until a worker looks behind, and a loaded machine.
+    const USUALLY_WITHIN: Duration = Duration::from_secs(3);
+    const WITHIN: Duration = Duration::from_secs(10);
+    const LOOKED_FOR: &str =
+        "select (select count(*) from divvy.sweep) + (select count(*) from divvy.behind)";
     let db = TestDb::new().await;
     let calls = Arc::new(Calls::default());
     let workers = [(); 2].map(|()| Running::start(worker(&db, calls.handler())));
@@ -115,21 +119,33 @@ async fn what_is_committed_late_under_full_load_is_claimed_within_two_seconds_pr
         let mut session = db.connect().await;
         run(&mut session, "set divvy.notify = off").await;
         run(&mut session, "begin").await;
-        let task: i64 = sqlx::query_scalar("insert into divvy.task (task_type) values ('act') returning id")
-            .fetch_one(&mut session)
-            .await
-            .unwrap();
+        let (task, transaction, key): (i64, String, i64) = sqlx::query_as(
+            "insert into divvy.task (task_type) values ('act') returning id, pg_current_xact_id()::text, key",
+        )
+        .fetch_one(&mut session)
+        .await
+        .unwrap();
         if no == 2 {
             run(&mut session, format!("prepare transaction '{prepared}'")).await;
         }
-        late.push((no, task, session));
+        // What says that marks go on over it: only what is swept after its end is found then.
+        let is_late = format!(
+            "select count(*) from divvy.late_writer l, divvy.low_water w
+             where l.transactionid = '{transaction}' and l.from_key < {key} and w.seen_key > {key}"
+        );
+        late.push((no, task, is_late, session));
     }
     // Workers leave them behind.
     let behind = calls.all() + 6_000;
     until("workers are far ahead", async || calls.all() > behind).await;
-    let tasks: Vec<i64> = late.iter().map(|(_, task, _)| *task).collect();
+    let tasks: Vec<i64> = late.iter().map(|(_, task, ..)| *task).collect();
     let mut waited = Vec::new();
-    for (no, task, mut session) in late {
+    for (no, task, is_late, mut session) in late {
+        until("it is a late writer", async || number(db.pool(), &is_late).await == 1).await;
+        if no == 2 {
+            // For the others, that have just ended, they would look in its place already.
+            until("nobody looks behind", async || number(db.pool(), LOOKED_FOR).await == 0).await;
+        }
         assert_eq!(calls.of(task), 0, "it is not committed");
         let before = calls.all();
         let commit = if no == 2 { format!("commit prepared '{prepared}'") } else { "commit".to_owned() };
@@ -139,9 +155,11 @@ async fn what_is_committed_late_under_full_load_is_claimed_within_two_seconds_pr
         waited.push(committed.elapsed());
         until("workers go on", async || calls.all() > before + 1_000).await;
     }
+    eprintln!("claimed after {waited:?}, the last was prepared");
+    assert!(waited.iter().all(|time| *time < WITHIN), "claimed after {waited:?}");
     // A loaded machine may hold one of them up.
     waited.sort_unstable();
-    assert!(waited[1] < WITHIN, "claimed after {waited:?}");
+    assert!(waited[1] < USUALLY_WITHIN, "claimed after {waited:?}");
     let all = producer.stop().await + 3;
     until("all is done", async || {
         number(db.pool(), "select count(*) from divvy.task where status = 'succeeded'").await == all
