@@ -178,7 +178,7 @@ end $$;
 create or replace function divvy.insert_shares(k divvy.task, p_after int, p_count int, p_payloads jsonb[], p_rule jsonb, p_now timestamptz) returns void
 language plpgsql as $$
 begin
-    if divvy.lies_in_stretches(p_count) or divvy.comes_behind_a_large_task(k.task_type, k.priority) then
+    if divvy.lies_in_stretches(p_count) or divvy.comes_behind_a_large_task(k) then
         perform divvy.lay_out(k, p_after, p_count, p_payloads, p_rule, p_now);
         return;
     end if;

@@ -8,20 +8,20 @@ language sql immutable parallel safe as $$
     select p_count >= divvy.limit_of('stretch')
 $$;
 
--- Whether a new row would come behind rows of a large task, whose splits failed and wait again: claims take rows in their order, while
+-- Whether a new row of a task would come behind rows of another, large one, whose splits failed and wait again: claims take rows in their order, while
 -- tasks that lie in stretches take turns with these and with each other. Looks at the last rows alone, and at none that was deleted.
-create or replace function divvy.comes_behind_a_large_task(p_type text, p_priority int) returns boolean
+create or replace function divvy.comes_behind_a_large_task(t divvy.task) returns boolean
 language plpgsql stable set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off as $$
 declare
-    v_lane constant smallint := 10 + p_priority;
+    v_lane constant smallint := 10 + t.priority;
 begin
     return exists (
         select from (
             select distinct x.share_of from (select s.share_of, s.state from divvy.share s
-                where s.task_type = p_type and s.lane = v_lane
-                    and s.key > (select m.mark from divvy.lane m where m.task_type = p_type and m.lane = v_lane)
+                where s.task_type = t.task_type and s.lane = v_lane
+                    and s.key > (select m.mark from divvy.lane m where m.task_type = t.task_type and m.lane = v_lane)
                 order by s.key desc limit 20) x
-            where x.state = 'ready') x,
+            where x.state = 'ready' and x.share_of <> t.id) x,
             lateral (select from divvy.task k where k.id = x.share_of and divvy.lies_in_stretches(k.split_count) offset 0) k);
 end $$;
 

@@ -40,3 +40,18 @@ begin
     return query
     select k.task_type, count(*) from divvy.task k where k.key < 0 and k.phase is null group by k.task_type;
 end $$;
+
+-- How many splits of a type with limits may start just now, whatever group and task they are of; null where only groups and tasks are bounded.
+create or replace function divvy.may_start(p_type text) returns bigint
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+declare
+    t divvy.task_type;
+    v_room bigint;
+begin
+    select * into t from divvy.task_type x where x.name = p_type and x.limited;
+    v_room := divvy.rate_room(t, divvy.clock());
+    if t.max_running is not null then
+        v_room := least(v_room, t.max_running - (select count(*) from divvy.held_split h where h.task_type = p_type and h.limited));
+    end if;
+    return case when v_room < 0 then 0 else v_room end;
+end $$;

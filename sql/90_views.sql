@@ -37,17 +37,9 @@ left join lateral (select x.state from divvy.unit x where x.id = i.id and ((x.st
 where u.state is not null or (e.share_of is not null and not e.written and s.id is null
     and divvy.ended_through(e.share_of, (i.id - e.id_base)::int) < i.id - e.id_base);
 
--- How many splits of a type with limits may start just now, whatever group and task they are of; null where only groups and tasks are bounded.
-create or replace view divvy.type_room as
-select t.name, least(t.max_running - (select count(*) from divvy.held_split h where h.task_type = t.name and h.limited),
-    (select min(w.cap - coalesce((select sum(r.n) from divvy.rate_use r where r.task_type = t.name
-            and r.at > divvy.clock() - make_interval(secs => (t.rate ->> 'per')::double precision * w.cap / (t.rate ->> 'count')::int)), 0))
-        from (values ((t.rate ->> 'count')::int), ((t.rate ->> 'burst')::int)) as w (cap) where w.cap is not null)) as room
-from divvy.task_type t where t.limited;
-
 -- Types of which nothing may start just now, because as many run, or have started, as may.
 create or replace view divvy.full_type as
-select r.name from divvy.type_room r where r.room <= 0;
+select t.name from divvy.task_type t where t.limited and divvy.may_start(t.name) <= 0;
 
 -- Every split there is now: shares, and tasks that are their own plan, reduce or only split. One by its id: divvy.split_by_id.
 create or replace view divvy.split as
@@ -148,13 +140,12 @@ select n.name as task_type, t.name is not null as declared, t.plan, t.reduce, t.
 from divvy.scheduled_by_type() s
 full join divvy.task_type t on t.name = s.task_type
 cross join lateral (select coalesce(t.name, s.task_type) as name) n
-left join divvy.type_room m on m.name = n.name
 left join divvy.type_wake i on i.task_type = n.name
 left join divvy.running_by_type() l on l.task_type = n.name
 cross join lateral (select coalesce(l.running, 0) as running, coalesce(l.leased, 0) as leased) h
 cross join lateral divvy.waiting_of(n.name) r
 cross join lateral (
-    select r.ready - h.leased as waiting, least(r.ready - h.leased, case when m.room < 0 then 0 else m.room end) as ready) x;
+    select r.ready - h.leased as waiting, least(r.ready - h.leased, case when t.limited then divvy.may_start(t.name) end) as ready) x;
 create or replace view divvy.worker_overview as
 select w.id as worker, w.name, w.task_types, w.slots, w.command, w.registered_at, w.seen_at, w.seen_at > divvy.clock() - interval '1 min' as alive,
     coalesce(l.splits, 0) as leased, l.lease_until, w.meta

@@ -23,11 +23,11 @@ grant execute on function divvy.protocol, divvy.register_worker, divvy.claim, di
 
 grant select on divvy.task, divvy.share, divvy.unit, divvy.schedule, divvy.schedule_fire, divvy.task_type, divvy.worker, divvy.event, divvy.lease,
     divvy.leader, divvy.calendar, divvy.calendar_date, divvy.split_log, divvy.stretch, divvy.given, divvy.ended, divvy.dropped, divvy.leased_split, divvy.held_split, divvy.rowless_split,
-    divvy.split, divvy.split_attempt, divvy.task_overview, divvy.task_progress, divvy.split_overview, divvy.type_stats, divvy.type_room, divvy.full_type,
+    divvy.split, divvy.split_attempt, divvy.task_overview, divvy.task_progress, divvy.split_overview, divvy.type_stats, divvy.full_type,
     divvy.worker_overview, divvy.schedule_overview, divvy.dead_splits, divvy.database_health, divvy.metric_minute, divvy.alert_overview to divvy_reader, divvy_operator, divvy_worker;
 -- What the views call, and one split by its id.
 grant execute on function divvy.numbers, divvy.ended_through, divvy.payload_of, divvy.split_by_id, divvy.attempts_by_id, divvy.explain, divvy.fingerprint, divvy.somebody_leads, divvy.findings,
-    divvy.waiting_of, divvy.running_by_type, divvy.scheduled_by_type, divvy.idle_span
+    divvy.waiting_of, divvy.running_by_type, divvy.scheduled_by_type, divvy.may_start, divvy.idle_span
     to divvy_reader, divvy_operator, divvy_worker;
 
 grant execute on function divvy.put_task_type, divvy.drop_task_type, divvy.cancel, divvy.cancel_by_key, divvy.redrive, divvy.update_task, divvy.pause,

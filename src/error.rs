@@ -77,3 +77,13 @@ impl Error {
         self.kind == ErrorKind::Conflict
     }
 }
+
+/// What is at the end of an error's chain: reqwest's own message stops at "error sending request".
+#[cfg(feature = "cli")]
+pub(crate) fn deepest(error: &dyn std::error::Error) -> String {
+    let mut reason = error;
+    while let Some(deeper) = reason.source() {
+        reason = deeper;
+    }
+    reason.to_string()
+}

@@ -348,6 +348,16 @@ async fn added_splits_go_on_where_the_numbers_ended() {
 }
 
 #[tokio::test]
+async fn a_few_splits_that_a_large_task_adds_behind_rows_of_its_own_are_rows() {
+    let (_db, mut hand) = bench().await;
+    hand.divided_into_rows("x", SPLITS).await;
+    let split = hand.claim_one("x").await;
+    assert_eq!(hand.call("add_splits", &split, "'[1, 2, 3]'").await, "ok");
+    assert_eq!(hand.complete(&split).await, "ok");
+    assert_eq!(hand.count("divvy.share").await, i64::from(SPLITS) + 3);
+}
+
+#[tokio::test]
 async fn a_restored_database_without_its_sequences_gives_no_id_twice() {
     let (_db, mut hand) = bench().await;
     hand.divided("x", SPLITS).await;

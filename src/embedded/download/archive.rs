@@ -1,5 +1,6 @@
 //! An archive of Postgres' programs: where it lies, what it must hash to, and how it is unpacked.
 
+use crate::error::deepest;
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::io;
@@ -29,7 +30,7 @@ pub(super) async fn get(address: &str) -> Result<Vec<u8>, String> {
     // rustls is built without a default provider; whoever installed one before us is right too.
     rustls::crypto::ring::default_provider().install_default().ok();
     let client =
-        reqwest::Client::builder().connect_timeout(CONNECT_MAX).build().map_err(|cause| told(&cause))?;
+        reqwest::Client::builder().connect_timeout(CONNECT_MAX).build().map_err(|cause| deepest(&cause))?;
     let beside = format!("{address}.sha256");
     let said = file(&client, &beside).await?;
     let said = String::from_utf8_lossy(&said).to_lowercase();
@@ -48,7 +49,7 @@ async fn file(client: &reqwest::Client, address: &str) -> Result<Vec<u8>, String
         let (why, final_word) = match once(client, address).await {
             Ok(bytes) if bytes.len() <= ARCHIVE_BYTES_MAX => return Ok(bytes),
             Ok(_) => (format!("larger than {ARCHIVE_BYTES_MAX} bytes"), true),
-            Err(cause) => (told(&cause), cause.status().is_some_and(|status| status.is_client_error())),
+            Err(cause) => (deepest(&cause), cause.status().is_some_and(|status| status.is_client_error())),
         };
         if final_word || tries == TRIES {
             return Err(format!("{address}: {why}"));
@@ -67,15 +68,6 @@ async fn once(client: &reqwest::Client, address: &str) -> reqwest::Result<Vec<u8
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)
-}
-
-/// reqwest's own message stops at "error sending request"; the reason is at the end of the chain.
-fn told(cause: &reqwest::Error) -> String {
-    let mut reason: &dyn std::error::Error = cause;
-    while let Some(deeper) = reason.source() {
-        reason = deeper;
-    }
-    reason.to_string()
 }
 
 /// Unpacks into `folder` what lies in the archive's one folder.

@@ -3,6 +3,7 @@
 use super::answer::{Answered, retry_after};
 use super::clock::Clock;
 use super::guard::{Guard, Network, Refused};
+use crate::error::deepest;
 use crate::handler::HandlerError;
 use crate::handler::said::garbage;
 use crate::{Error, ErrorKind, Result};
@@ -133,13 +134,4 @@ fn unanswered(url: &Url, error: &reqwest::Error) -> HandlerError {
     }
     let class = if error.is_timeout() { "timeout" } else { "connection" };
     HandlerError::new(format!("no answer of {}: {}", whom(url), deepest(error))).class(class)
-}
-
-/// reqwest's own message stops at "error sending request"; the reason is at the end of the chain.
-fn deepest(error: &reqwest::Error) -> String {
-    let mut reason: &dyn StdError = error;
-    while let Some(deeper) = reason.source() {
-        reason = deeper;
-    }
-    reason.to_string()
 }

@@ -191,6 +191,7 @@ const ELSEWHERE: &[&str] = &[
     "waiting_of",
     "running_by_type",
     "scheduled_by_type",
+    "may_start",
 ];
 
 #[tokio::test]
