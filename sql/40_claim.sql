@@ -176,7 +176,7 @@ declare
     v_now timestamptz := divvy.clock();
     t divvy.task_type;
     v_free_at timestamptz;
-    v_longest constant interval := '1.5 s';   -- so the small tick keeps its rhythm when nobody leads
+    v_longest constant interval := '1.8 s';   -- so the small tick keeps its rhythm when nobody leads
     v_due timestamptz;
 begin
     if not divvy.small_tick(v_now) then
@@ -203,7 +203,7 @@ end $$;
 
 -- How long a worker counts as idle after it has said so.
 create or replace function divvy.idle_span() returns interval
-language sql immutable parallel safe security definer set search_path = pg_catalog, pg_temp as $$ select interval '2 s' $$;
+language sql immutable parallel safe security definer set search_path = pg_catalog, pg_temp as $$ select interval '2.5 s' $$;
 
 -- Whether something of the type is ready and leased to nobody.
 create or replace function divvy.has_ready(p_type text) returns boolean

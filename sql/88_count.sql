@@ -1,4 +1,4 @@
--- What divvy.type_stats counts. Once a minute and whenever somebody looks: what waits and runs is read, by index, and nothing of what has
+-- What divvy.type_stats and divvy.worker_overview count. Once a minute and whenever somebody looks: what waits and runs is read, by index, and nothing of what has
 -- ended. A view can't say how it is planned; these can. With the statistics of an empty table, or of one type, all tasks were read for each type.
 
 -- What of a type is ready, since when, and what is delayed; of that, what a limit of a group or a task holds back. Nothing behind a
@@ -31,6 +31,14 @@ language plpgsql stable security definer rows 10 set search_path = pg_catalog, p
 begin
     return query
     select h.task_type, count(*), count(*) filter (where h.state = 'ready') from divvy.held_split h group by h.task_type;
+end $$;
+
+-- What each worker holds, and how long its longest lease lasts. In one pass over the leases.
+create or replace function divvy.running_by_worker() returns table (worker uuid, running bigint, lease_until timestamptz)
+language plpgsql stable security definer rows 10 set search_path = pg_catalog, pg_temp set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+begin
+    return query
+    select h.worker, count(*), max(h.lease_until) from divvy.held_split h group by h.worker;
 end $$;
 
 -- How many tasks of each type have not started; of types that nobody has declared, too.

@@ -148,9 +148,9 @@ cross join lateral (
     select r.ready - h.leased as waiting, least(r.ready - h.leased, case when t.limited then divvy.may_start(t.name) end) as ready) x;
 create or replace view divvy.worker_overview as
 select w.id as worker, w.name, w.task_types, w.slots, w.command, w.registered_at, w.seen_at, w.seen_at > divvy.clock() - interval '1 min' as alive,
-    coalesce(l.splits, 0) as leased, l.lease_until, w.meta
+    coalesce(l.running, 0) as leased, l.lease_until, w.meta
 from divvy.worker w
-left join (select h.worker, count(*) as splits, max(h.lease_until) as lease_until from divvy.held_split h group by h.worker) l on l.worker = w.id;
+left join divvy.running_by_worker() l on l.worker = w.id;
 
 create or replace view divvy.schedule_overview as
 select s.id as schedule_id, s.name, s.task_type, s.status::text as status, s.reason, s.paused_until,

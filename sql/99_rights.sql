@@ -27,7 +27,7 @@ grant select on divvy.task, divvy.share, divvy.unit, divvy.schedule, divvy.sched
     divvy.worker_overview, divvy.schedule_overview, divvy.dead_splits, divvy.database_health, divvy.metric_minute, divvy.alert_overview to divvy_reader, divvy_operator, divvy_worker;
 -- What the views call, and one split by its id.
 grant execute on function divvy.numbers, divvy.ended_through, divvy.payload_of, divvy.split_by_id, divvy.attempts_by_id, divvy.explain, divvy.fingerprint, divvy.somebody_leads, divvy.findings,
-    divvy.waiting_of, divvy.running_by_type, divvy.scheduled_by_type, divvy.may_start, divvy.idle_span
+    divvy.waiting_of, divvy.running_by_type, divvy.running_by_worker, divvy.scheduled_by_type, divvy.may_start, divvy.idle_span
     to divvy_reader, divvy_operator, divvy_worker;
 
 grant execute on function divvy.put_task_type, divvy.drop_task_type, divvy.cancel, divvy.cancel_by_key, divvy.redrive, divvy.update_task, divvy.pause,

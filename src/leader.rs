@@ -21,11 +21,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// The pause between two tries for the lock, and after a connection was refused.
-const TRY_EVERY: Duration = Duration::from_secs(1);
+/// The pause between two tries for the lock. Each candidate asks, all the time, and workers tick where nobody leads.
+const TRY_EVERY: Duration = Duration::from_secs(5);
 
-/// The longest pause after the database refused, or a pooler was found.
-const TRY_MAX: Duration = Duration::from_secs(30);
+/// The first and the longest pause after the database refused, or a pooler was found.
+const REFUSED_FIRST: Duration = Duration::from_secs(1);
+const REFUSED_MAX: Duration = Duration::from_secs(30);
 
 /// Longest wait for the answer to one try.
 const ANSWER_MAX: Duration = Duration::from_secs(4);
@@ -79,7 +80,7 @@ impl Leader {
     /// Trouble with the database never ends it.
     pub async fn run(self, shutdown: CancellationToken) -> usize {
         let mut terms = 0;
-        let mut pause = TRY_EVERY;
+        let mut pause = REFUSED_FIRST;
         loop {
             // Dropping a campaign ends its sessions, and a lock with them.
             let elected = tokio::select! {
@@ -90,13 +91,13 @@ impl Leader {
             match elected {
                 Ok(term) => {
                     terms += 1;
-                    pause = TRY_EVERY;
+                    pause = REFUSED_FIRST;
                     self.reign(term, &shutdown).await;
                 }
                 Err(error) => {
                     self.unfit(&error);
                     rest(pause, &shutdown).await;
-                    pause = (pause * 2).min(TRY_MAX);
+                    pause = (pause * 2).min(REFUSED_MAX);
                 }
             }
         }

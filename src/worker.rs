@@ -22,6 +22,7 @@ mod lane;
 mod lanes;
 mod lease;
 mod pace;
+mod pauses;
 #[cfg(feature = "cli")]
 mod push;
 mod round;
@@ -149,7 +150,7 @@ struct Core {
     control: Store,
     /// Claims, and completions beside a claim.
     lines: [Line; 2],
-    pulse: Store,
+    pulse: Line,
     lease: Option<Duration>,
     grace: Duration,
     poll: Duration,

@@ -89,6 +89,12 @@ impl Ask {
     pub fn max(&self) -> i32 {
         self.per_type.iter().fold(0i32, |sum, n| sum.saturating_add(*n)).min(self.most)
     }
+
+    /// The types of which something may come.
+    pub fn with_room(&self) -> Vec<String> {
+        let rooms = self.task_types.iter().zip(&self.per_type);
+        rooms.filter(|(_, room)| **room > 0).map(|(name, _)| name.clone()).collect()
+    }
 }
 
 /// `divvy.claim`: takes ready splits under one new lease.

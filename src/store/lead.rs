@@ -33,8 +33,7 @@ pub async fn open(options: &PgConnectOptions) -> Result<PgConnection> {
     // Settings by statement, not at start-up, where poolers refuse them. tcp_user_timeout frees the lock of a
     // host that vanished; a unix socket ignores it.
     sqlx::query(
-        "select set_config('idle_session_timeout', $1, false), set_config('tcp_user_timeout', $2, false),
-                set_config('statement_timeout', $1, false)",
+        "select set_config('statement_timeout', $1, false), set_config('tcp_user_timeout', $2, false)",
     )
     .bind(format!("{}ms", SILENCE_MAX.as_millis()))
     .bind(format!("{}ms", SILENCE_MAX.as_millis() - 1_000))
@@ -43,12 +42,15 @@ pub async fn open(options: &PgConnectOptions) -> Result<PgConnection> {
     Ok(connection)
 }
 
-/// Takes the lock, if nobody holds it.
+/// Takes the lock, if nobody holds it. From then on the session must not be silent for longer than [`SILENCE_MAX`].
 ///
 /// # Errors
 /// When the connection is lost.
 pub async fn try_lock(connection: &mut PgConnection) -> Result<bool> {
-    Ok(sqlx::query_scalar("select pg_try_advisory_lock($1)").bind(KEY).fetch_one(connection).await?)
+    let taken = sqlx::query_scalar(
+        "select case when pg_try_advisory_lock($1) then set_config('idle_session_timeout', $2, false) is not null else false end",
+    );
+    Ok(taken.bind(KEY).bind(format!("{}ms", SILENCE_MAX.as_millis())).fetch_one(connection).await?)
 }
 
 /// Tells the server that this session lives, and learns whether it does.

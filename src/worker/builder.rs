@@ -195,7 +195,7 @@ impl Builder {
             registration,
             control: Store::new(pool::beside(&self.pool, self.control_connections)),
             lines: [0, 1].map(|_| Line::beside(&self.pool)),
-            pulse: Store::new(pool::beside(&self.pool, 1)),
+            pulse: Line::beside(&self.pool),
             work: self.pool,
             lease: self.lease,
             grace: self.grace,

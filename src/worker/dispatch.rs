@@ -5,6 +5,7 @@ use super::executor::{Ended, Execution};
 use super::lanes::{Lanes, Reserved, Room};
 use super::lease::{Held, Leases};
 use super::pace::Pace;
+use super::pauses::Pauses;
 use super::round::{Look, Round, round};
 use super::settle::{Settled, settle};
 use super::signals::Signals;
@@ -24,12 +25,10 @@ use tokio::time::Instant;
 
 /// How many splits one round completes, and how many it asks for.
 const ROUND_SPLITS_MAX: usize = 5_000;
-/// So many finished splits are worth a second round beside the one under way.
-const ROUND_BESIDE_LEAST: usize = 100;
+/// So many splits are a round's worth: finished ones are worth a second round beside the one under way.
+const ROUND_MANY: usize = 100;
 /// How often what has ended steps aside for what is about to; the runtime lets about sixty tasks go first each time.
 const GATHER_TURNS: usize = 16;
-/// A wait of zero would be a busy loop.
-const WAIT_LEAST: Duration = Duration::from_millis(5);
 
 type Joined = Result<(Id, (Ended, Duration)), JoinError>;
 
@@ -54,6 +53,7 @@ pub(super) struct Dispatcher {
     next_look: Instant,
     backoff: Backoff,
     pace: Pace,
+    pauses: Pauses,
     /// After a failed round: not before this.
     not_before: Option<Instant>,
     grace_ends: Option<Instant>,
@@ -79,6 +79,7 @@ enum Event {
 impl Dispatcher {
     pub(super) fn new(core: Arc<Core>, lanes: Lanes, leases: Arc<Leases>, signals: Arc<Signals>) -> Self {
         Self {
+            pauses: Pauses::new(core.poll),
             core,
             signals,
             leases,
@@ -249,7 +250,7 @@ impl Dispatcher {
         }
         let beside = !self.rounds.is_empty();
         let claiming = self.flights.values().any(|flight| !flight.asked.is_nothing());
-        let least = self.slots.min(ROUND_BESIDE_LEAST);
+        let least = self.slots.min(ROUND_MANY);
         if beside && claiming && self.finished.len() < least {
             return;
         }
@@ -260,7 +261,7 @@ impl Dispatcher {
         if beside && claiming && free < least {
             return;
         }
-        let may_claim = !claiming || self.slots < ROUND_BESIDE_LEAST;
+        let may_claim = !claiming || self.slots < ROUND_MANY;
         let room = if may_claim && (self.hungry || !self.finished.is_empty()) { self.room() } else { None };
         if room.is_none() && (free == 0 || (beside && !claiming)) {
             return;
@@ -303,10 +304,10 @@ impl Dispatcher {
                 if !asked.is_nothing() {
                     let taken = round.claimed.len();
                     self.pace.took(taken, Instant::now());
-                    // Until a claim comes back empty: only then does the database know that we wait, and
-                    // wakes us.
-                    self.hungry |= taken > 0;
-                    self.next_look = Instant::now() + self.pause(round.wait);
+                    // A claim that found many, or all it asked for, leaves more. One that did not most likely doesn't: the
+                    // next look may go with what is about to end.
+                    self.hungry |= taken >= asked.together().min(ROUND_MANY);
+                    self.next_look = Instant::now() + self.pauses.after(taken, round.wait);
                     self.take_in(round.claimed);
                 }
             }
@@ -318,13 +319,6 @@ impl Dispatcher {
                 self.not_before = Some(Instant::now() + pause);
             }
         }
-    }
-
-    /// How long until the next look without being woken: the poll interval or what the database expects,
-    /// whichever is shorter, spread so that a fleet does not look in step.
-    fn pause(&self, expected: Option<Duration>) -> Duration {
-        let poll = self.core.poll.mul_f64(rand::random_range(0.8..1.2));
-        expected.map_or(poll, |expected| expected.clamp(WAIT_LEAST, poll.max(WAIT_LEAST)))
     }
 
     fn take_in(&mut self, claimed: Vec<Claimed>) {

@@ -50,6 +50,11 @@ impl Reserved {
     pub(super) fn is_nothing(&self) -> bool {
         self.of_each.is_empty()
     }
+
+    /// How many splits of all lanes.
+    pub(super) fn together(&self) -> usize {
+        self.together
+    }
 }
 
 pub(super) struct Lanes {

@@ -52,8 +52,10 @@ pub(super) async fn round(
         signals.unknown.store(false, Ordering::Relaxed);
         signals.obey(command);
     }
-    if look == Look::Unasked && ask.is_some() {
-        let wait = told_to_wait(core, signals).await?;
+    if let Some(ask) = &ask
+        && look == Look::Unasked
+    {
+        let wait = told_to_wait(core, signals, ask).await?;
         if wait.is_some_and(|wait| !wait.is_zero()) {
             return Ok(Round { wait, ..Round::default() });
         }
@@ -77,22 +79,25 @@ pub(super) async fn round(
             return Err(error);
         }
     };
-    if ask.is_some() && round.claimed.is_empty() {
+    if let Some(ask) = &ask
+        && round.claimed.is_empty()
+    {
         round.wait = match look {
             Look::Brisk => Some(BRISK_LOOK),
-            _ => told_to_wait(core, signals).await?,
+            _ => told_to_wait(core, signals, ask).await?,
         };
     }
     Ok(round)
 }
 
-/// How long nothing is expected; from here on the database knows that we wait.
-async fn told_to_wait(core: &Arc<Core>, signals: &Signals) -> Result<Option<Duration>> {
-    let types = core.task_types.clone();
+/// How long nothing is expected of the types that have room; from here on the database knows that we wait for them. What waits of
+/// a type whose slots are all taken is no reason to look again.
+async fn told_to_wait(core: &Arc<Core>, signals: &Signals, ask: &Ask) -> Result<Option<Duration>> {
+    let types = ask.with_room();
     let wait = core.lines[0]
         .bounded(CALL_WITHIN, move |c| Box::pin(async move { next_wait(c, &types).await }))
         .await?;
-    signals.ticked.store(true, Ordering::Relaxed);
+    signals.tick_due.after(wait.unwrap_or_default());
     Ok(wait)
 }
 

@@ -1,5 +1,6 @@
 //! How the parts of a worker wake and stop one another.
 
+use super::tick::TickDue;
 use crate::store::listen::Heard;
 use crate::store::state::Command;
 use std::sync::Arc;
@@ -23,8 +24,8 @@ pub(super) struct Signals {
     pub(super) beat: Notify,
     /// An operator wants nothing new claimed.
     pub(super) quiet: AtomicBool,
-    /// A round has asked how long to wait, which ticks.
-    pub(super) ticked: AtomicBool,
+    /// When somebody of this worker should tick.
+    pub(super) tick_due: TickDue,
     /// The database doesn't know this worker (any more).
     pub(super) unknown: AtomicBool,
 }
@@ -39,7 +40,7 @@ impl Signals {
             look: Notify::new(),
             beat: Notify::new(),
             quiet: AtomicBool::new(false),
-            ticked: AtomicBool::new(false),
+            tick_due: TickDue::default(),
             unknown: AtomicBool::new(false),
         }
     }

@@ -192,6 +192,7 @@ const ELSEWHERE: &[&str] = &[
     "running_by_type",
     "scheduled_by_type",
     "may_start",
+    "running_by_worker",
 ];
 
 #[tokio::test]

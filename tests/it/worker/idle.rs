@@ -1,6 +1,6 @@
-//! What a worker asks while there is nothing to do.
+//! What a worker asks while there is nothing it can do.
 
-use super::start;
+use super::{Running, Worker, start};
 use crate::support::act::act;
 use crate::support::db::TestDb;
 use crate::support::race::until;
@@ -22,9 +22,8 @@ async fn calls(db: &TestDb) -> Vec<(String, i64)> {
     .unwrap()
 }
 
-#[tokio::test]
-async fn an_idle_worker_asks_less_than_once_a_second() {
-    const WATCHED: Duration = Duration::from_secs(5);
+/// A database that counts them.
+async fn counting() -> TestDb {
     let db = TestDb::new().await;
     // All a worker says are calls of functions, which the server counts for us.
     let name = db.name();
@@ -33,14 +32,16 @@ async fn an_idle_worker_asks_less_than_once_a_second() {
         .execute(AssertSqlSafe(format!("alter database {name} set track_functions = 'pl'")))
         .await
         .unwrap();
-    let running = start(&db, act(|_, _| Box::pin(async { Ok(Outcome::Complete(Value::Null)) })));
-    let began = Instant::now();
-    until("it has been idle for a while", async || began.elapsed() > WATCHED).await;
-    running.stop().await;
+    db
+}
+
+/// How often the worker that has stopped has asked. What it says at its start is left out: who it is, and its first looks.
+async fn asked(db: &TestDb) -> (i64, Vec<(String, i64)>) {
+    const AT_START: i64 = 6;
     // Its sessions report when they end.
     let mut seen = Vec::new();
     until("its sessions have reported", async || {
-        seen = calls(&db).await;
+        seen = calls(db).await;
         seen.iter().any(|(name, _)| name == "exchange")
     })
     .await;
@@ -49,8 +50,66 @@ async fn an_idle_worker_asks_less_than_once_a_second() {
         seen.iter().partition(|(name, _)| ["fire_due", "urgent_duties"].contains(&name.as_str()));
     let cut: i64 =
         ticks.iter().map(|(name, pieces)| if name == "fire_due" { -pieces } else { *pieces }).sum();
-    let all = calls.iter().map(|(_, calls)| calls).sum::<i64>() - cut;
-    // Beside what it says at its start: who it is, and its first looks.
-    let at_start = 6;
-    assert!(all - at_start < WATCHED.as_secs() as i64, "{all} calls in {WATCHED:?}: {seen:?}");
+    (calls.iter().map(|(_, calls)| calls).sum::<i64>() - cut - AT_START, seen)
+}
+
+async fn pass(time: Duration) {
+    let began = Instant::now();
+    until("time has passed", async || began.elapsed() > time).await;
+}
+
+#[tokio::test]
+async fn an_idle_worker_asks_less_than_once_a_second() {
+    const WATCHED: Duration = Duration::from_secs(5);
+    let db = counting().await;
+    let running = start(&db, act(|_, _| Box::pin(async { Ok(Outcome::Complete(Value::Null)) })));
+    pass(WATCHED).await;
+    running.stop().await;
+    let (times, seen) = asked(&db).await;
+    assert!(times < WATCHED.as_secs() as i64, "{times} calls in {WATCHED:?}: {seen:?}");
+}
+
+#[tokio::test]
+async fn what_is_ready_and_locked_is_looked_for_ten_times_a_second() {
+    const WATCHED: Duration = Duration::from_secs(3);
+    let db = counting().await;
+    sqlx::query("insert into divvy.task (task_type) values ('act')").execute(db.pool()).await.unwrap();
+    let mut locked = db.connect().await;
+    locked.execute("begin; select from divvy.task for update").await.unwrap();
+    let running = start(&db, act(|_, _| Box::pin(async { Ok(Outcome::Complete(Value::Null)) })));
+    pass(WATCHED).await;
+    locked.execute("rollback").await.unwrap();
+    until("it has ended", async || {
+        let ended = "select exists (select from divvy.task where finished_at is not null)";
+        sqlx::query_scalar(ended).fetch_one(db.pool()).await.unwrap()
+    })
+    .await;
+    running.stop().await;
+    let (times, seen) = asked(&db).await;
+    // Each look asks what is ready, and tries to claim; the first few follow each other closer.
+    assert!(times < 10 + 2 * 10 * (1 + WATCHED.as_secs() as i64), "{times} calls in {WATCHED:?}: {seen:?}");
+}
+
+#[tokio::test]
+async fn what_waits_of_a_type_whose_slots_are_taken_keeps_no_worker_looking() {
+    const WATCHED: Duration = Duration::from_secs(3);
+    let db = counting().await;
+    sqlx::query("insert into divvy.task (task_type) select 'slow' from generate_series(1, 20)")
+        .execute(db.pool())
+        .await
+        .unwrap();
+    let slow = act(|context, _| {
+        Box::pin(async move {
+            context.cancellation().cancelled().await;
+            Ok(Outcome::Complete(Value::Null))
+        })
+    });
+    let other = act(|_, _| Box::pin(async { Ok(Outcome::Complete(Value::Null)) }));
+    let worker = Worker::builder(db.pool().clone()).handler_as("slow", slow).handler_as("other", other);
+    let running = Running::start(worker.slots(1).grace(Duration::ZERO).build().unwrap());
+    pass(WATCHED).await;
+    running.stop().await;
+    let (times, seen) = asked(&db).await;
+    // It ticks, and looks for work of the other type.
+    assert!(times < 2 * WATCHED.as_secs() as i64, "{times} calls in {WATCHED:?}: {seen:?}");
 }
