@@ -1,4 +1,4 @@
-//! Types of ours that are simple ones in SQL. sqlx derives this, too, but builds its drivers a second time for it.
+//! Types of ours in SQL: simple ones, and rows. sqlx derives this, too, but is built a second time for it.
 
 /// `$name` as a value of a query: how it becomes a `$simple`, and is read from one.
 macro_rules! in_sql {
@@ -38,3 +38,16 @@ macro_rules! in_sql {
     };
 }
 pub(crate) use in_sql;
+
+/// `$name` as a row: each field is read from the column of its name.
+macro_rules! from_row {
+    ($name:ident { $($field:ident),+ $(,)? }) => {
+        impl sqlx::FromRow<'_, sqlx::postgres::PgRow> for $name {
+            fn from_row(row: &sqlx::postgres::PgRow) -> sqlx::Result<Self> {
+                use sqlx::Row as _;
+                Ok(Self { $($field: row.try_get(stringify!($field))?),+ })
+            }
+        }
+    };
+}
+pub(crate) use from_row;

@@ -3,17 +3,19 @@
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
-use sqlx::{Connection, PgConnection};
+use sqlx::postgres::PgRow;
+use sqlx::{Connection, FromRow, PgConnection, Row};
 
 use crate::demo::characters::Character;
 use crate::demo::names::{Normalized, Pairs};
+use crate::in_sql::from_row;
 use crate::{Error, ErrorKind, Result};
 
 /// How much of a COPY is sent at once, in bytes.
 const COPY_CHUNK_BYTES: usize = 256 * 1024;
 
 /// Names that differ and become one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Collision {
     /// `NFC`, `NFD`, `NFKC` or `NFKD`.
     pub form: String,
@@ -25,8 +27,10 @@ pub struct Collision {
     pub how_many: i32,
 }
 
+from_row!(Collision { form, normalized, members, how_many });
+
 /// What reduce says of one form.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FormReport {
     /// `NFC`, `NFD`, `NFKC` or `NFKD`.
     pub form: String,
@@ -40,17 +44,28 @@ pub struct FormReport {
     pub largest_becomes: String,
 }
 
+from_row!(FormReport { form, groups, names, largest, largest_becomes });
+
 /// A row that only one side has: Postgres, whom the check asks, or the report of reduce.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Difference {
     /// `Postgres` or `the report`.
     pub said_by: String,
     /// The row.
-    #[sqlx(flatten)]
     #[serde(flatten)]
     pub row: Collision,
     /// How many rows differ in all; the check returns the first twenty.
     pub differing: i64,
+}
+
+impl FromRow<'_, PgRow> for Difference {
+    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            said_by: row.try_get("said_by")?,
+            row: Collision::from_row(row)?,
+            differing: row.try_get("differing")?,
+        })
+    }
 }
 
 /// Makes the demo's tables afresh and copies all characters in, in one transaction.

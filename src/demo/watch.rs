@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use sqlx::PgConnection;
 
+use crate::in_sql::from_row;
 use crate::{Error, ErrorKind, Result};
 
 /// One execute split, as `divvy.split_overview` has it.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SplitRow {
     /// Its number in the task, from 1.
     pub split_no: i32,
@@ -18,6 +19,8 @@ pub struct SplitRow {
     /// The name of the worker that claimed it last.
     pub worker: Option<String>,
 }
+
+from_row!(SplitRow { split_no, status, attempt, worker });
 
 /// All execute splits of the task at one look.
 #[derive(Debug, Clone, Default)]

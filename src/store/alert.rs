@@ -1,13 +1,14 @@
 //! What somebody should look at.
 
 use crate::Result;
+use crate::in_sql::from_row;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgExecutor;
 
 /// A row of `divvy.alert_overview`: an alert that is open.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AlertRow {
     /// The rule, such as `lag`.
     pub name: String,
@@ -27,6 +28,8 @@ pub struct AlertRow {
     pub silence_reason: Option<String>,
 }
 
+from_row!(AlertRow { name, object, since, detail, looked_at, silenced, silenced_until, silence_reason });
+
 /// Alerts that are open, those that were silenced last.
 ///
 /// # Errors
@@ -43,7 +46,7 @@ pub async fn all(executor: impl PgExecutor<'_>) -> Result<Vec<AlertRow>> {
 }
 
 /// A row of `divvy.findings`: what is wrong now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// The rule.
     pub name: String,
@@ -52,6 +55,8 @@ pub struct Finding {
     /// The values.
     pub detail: String,
 }
+
+from_row!(Finding { name, object, detail });
 
 /// `divvy.findings`: what is wrong now, without waiting for the duty that looks once a minute.
 ///

@@ -2,13 +2,14 @@
 
 use crate::Result;
 use crate::id::TaskId;
+use crate::in_sql::from_row;
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::PgExecutor;
 
 /// What one call of `divvy.bulk` found and did.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Bulk {
     /// How many tasks match; null in a call that goes on after a task.
     pub matched: Option<i64>,
@@ -19,6 +20,8 @@ pub struct Bulk {
     /// Where the next call goes on, as `after` of its filter; null: there is no more to do.
     pub last_id: Option<TaskId>,
 }
+
+from_row!(Bulk { matched, done, refused, last_id });
 
 /// `divvy.bulk`: does `action` to the tasks that `filter` finds, a bounded number a call; a dry run only counts.
 ///

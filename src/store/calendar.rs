@@ -1,5 +1,6 @@
 //! Calendars: which days are working days.
 
+use crate::in_sql::from_row;
 use crate::{Error, ErrorKind, Result};
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
@@ -8,7 +9,7 @@ use sqlx::PgExecutor;
 
 /// A calendar.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CalendarRow {
     /// Its name.
     pub name: String,
@@ -24,9 +25,11 @@ pub struct CalendarRow {
     pub updated_at: DateTime<Utc>,
 }
 
+from_row!(CalendarRow { name, weekend, excluded, included, schedules, updated_at });
+
 /// A day on its own.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DateRow {
     /// The day.
     pub date: NaiveDate,
@@ -35,6 +38,8 @@ pub struct DateRow {
     /// What day it is.
     pub note: Option<String>,
 }
+
+from_row!(DateRow { date, works, note });
 
 const CALENDARS: &str = "
     select c.name, c.weekend, count(d.date) filter (where not d.works) as excluded, count(d.date) filter (where d.works) as included,

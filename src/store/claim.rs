@@ -5,6 +5,7 @@ mod rule;
 
 use crate::Result;
 use crate::id::{SplitId, TaskId, Token};
+use crate::in_sql::from_row;
 use crate::store::complete::{Batch, Finished};
 use crate::store::state::{Completed, Phase};
 use crate::store::{interval, seconds};
@@ -18,7 +19,7 @@ use uuid::Uuid;
 
 /// One claimed split, with everything needed to run it. What users wrote stays unparsed until the
 /// split's own failure boundary, so that one malformed value harms one split.
-#[derive(Debug, Clone, sqlx_macros::FromRow)]
+#[derive(Debug, Clone)]
 pub struct Claimed {
     /// The split.
     pub split_id: SplitId,
@@ -57,6 +58,27 @@ pub struct Claimed {
     /// How long it may run, where the database says so; see [`Claimed::limit`].
     pub timeout: Option<PgInterval>,
 }
+
+from_row!(Claimed {
+    split_id,
+    task_id,
+    task_type,
+    phase,
+    split_no,
+    split_count,
+    attempt,
+    max_attempts,
+    token,
+    lease_until,
+    payload,
+    split_payload,
+    checkpoint,
+    headers,
+    epoch,
+    scheduled_for,
+    idempotency_key,
+    timeout
+});
 
 impl Claimed {
     /// How long it may run, where the database says so.

@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::id::{SplitId, Token};
+use crate::in_sql::from_row;
 use crate::store::interval;
 use crate::store::state::{Completed, SplitStatus};
 use chrono::{DateTime, Utc};
@@ -29,13 +30,15 @@ pub struct Finished {
 }
 
 /// Where a failed split went.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failed {
     /// Its new status.
     pub status: SplitStatus,
     /// When it will be tried again.
     pub next_at: Option<DateTime<Utc>>,
 }
+
+from_row!(Failed { status, next_at });
 
 /// `divvy.complete`: finishes one split. In a transaction, the caller's writes commit with it or not at all.
 ///
@@ -271,7 +274,7 @@ pub async fn add_splits(
 }
 
 /// One ended split, as reduce sees it.
-#[derive(Debug, Clone, sqlx_macros::FromRow)]
+#[derive(Debug, Clone)]
 pub struct ReduceInput {
     /// Its number in the task.
     pub split_no: i32,
@@ -282,6 +285,8 @@ pub struct ReduceInput {
     /// Why it failed.
     pub error: Option<Value>,
 }
+
+from_row!(ReduceInput { split_no, status, result, error });
 
 /// `divvy.reduce_inputs`: a page of the task's ended splits, by number.
 ///

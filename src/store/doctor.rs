@@ -1,10 +1,11 @@
 //! What `divvy doctor` asks: settings that decide about durability, and what the role may do.
 
 use crate::Result;
+use crate::in_sql::from_row;
 use sqlx::PgConnection;
 
 /// What the server and the database say.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// `fsync`.
     pub fsync: bool,
@@ -21,6 +22,16 @@ pub struct Settings {
     /// The role is or may become `divvy_owner`.
     pub owner: bool,
 }
+
+from_row!(Settings {
+    fsync,
+    full_page_writes,
+    synchronous_commit,
+    may_create,
+    may_create_roles,
+    superuser,
+    owner
+});
 
 /// Reads them.
 ///

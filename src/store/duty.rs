@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::id::ScheduleId;
+use crate::in_sql::from_row;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgExecutor;
@@ -80,7 +81,7 @@ pub async fn tick(executor: impl PgExecutor<'_>, max: i32) -> Result<Vec<(String
 }
 
 /// A cron schedule without a next moment.
-#[derive(Debug, Clone, sqlx_macros::FromRow)]
+#[derive(Debug, Clone)]
 pub struct Unplanned {
     /// Its id.
     pub schedule_id: ScheduleId,
@@ -105,6 +106,20 @@ pub struct Unplanned {
     /// Its rule has not been planned yet: without a moment it never fires.
     pub is_first: bool,
 }
+
+from_row!(Unplanned {
+    schedule_id,
+    name,
+    cron,
+    timezone,
+    dst_gap,
+    dst_fold,
+    planned_from,
+    starts_at,
+    ends_at,
+    server_now,
+    is_first
+});
 
 /// `divvy.schedules_to_plan`: all that wait for a plan, or the one of that name whose moments up to now are not
 /// all known.

@@ -1,6 +1,7 @@
 //! Making tasks, and asking what became of one.
 
 use crate::id::TaskId;
+use crate::in_sql::from_row;
 use crate::store::state::TaskStatus;
 use crate::{Error, ErrorKind, Result};
 use chrono::{DateTime, Utc};
@@ -9,7 +10,7 @@ use serde_json::value::RawValue;
 use sqlx::PgExecutor;
 
 /// The answer to an enqueue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Enqueued {
     /// The task: the new one, or the one that holds the dedupe key.
     pub task_id: TaskId,
@@ -17,8 +18,10 @@ pub struct Enqueued {
     pub created: bool,
 }
 
+from_row!(Enqueued { task_id, created });
+
 /// The answer for one row of [`enqueue_many`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EnqueuedRow {
     /// The row's place in the array, from 1.
     pub ord: i32,
@@ -28,8 +31,10 @@ pub struct EnqueuedRow {
     pub created: bool,
 }
 
+from_row!(EnqueuedRow { ord, task_id, created });
+
 /// How far a task is, and what came of it.
-#[derive(Debug, Clone, PartialEq, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TaskResult {
     /// The task's status.
     pub status: TaskStatus,
@@ -40,6 +45,8 @@ pub struct TaskResult {
     /// When it ended, by the database's clock.
     pub finished_at: Option<DateTime<Utc>>,
 }
+
+from_row!(TaskResult { status, result, error, finished_at });
 
 /// `divvy.enqueue`: stores one task, in the caller's transaction if `executor` is one.
 ///

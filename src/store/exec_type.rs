@@ -1,10 +1,11 @@
 //! Types whose handler is a command that was declared in the database.
 
 use crate::Result;
+use crate::in_sql::from_row;
 use sqlx::PgExecutor;
 
 /// A type whose handler is a command.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExecType {
     /// The type.
     pub name: String,
@@ -17,6 +18,8 @@ pub struct ExecType {
     /// Whether its tasks are reduced.
     pub reduce: bool,
 }
+
+from_row!(ExecType { name, command, lines, plan, reduce });
 
 /// The declared types whose handler is a command, by name.
 ///

@@ -1,11 +1,12 @@
 //! Types whose handler is a URL.
 
 use crate::Result;
+use crate::in_sql::from_row;
 use serde_json::Value;
 use sqlx::PgExecutor;
 
 /// A row of `divvy.http_type`. Lengths of time are in seconds.
-#[derive(Debug, Clone, PartialEq, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct HttpType {
     /// The type.
     pub name: String,
@@ -32,6 +33,21 @@ pub struct HttpType {
     /// Whether its tasks are reduced.
     pub reduce: bool,
 }
+
+from_row!(HttpType {
+    name,
+    url,
+    secret,
+    headers,
+    request_timeout,
+    callback_timeout,
+    has_breaker,
+    breaker_failures,
+    breaker_open,
+    breaker_most,
+    plan,
+    reduce
+});
 
 /// The declared types whose handler is a URL, by name.
 ///

@@ -7,6 +7,7 @@ pub mod history;
 
 use crate::Result;
 use crate::id::{ScheduleId, SplitId, TaskId, Token};
+use crate::in_sql::from_row;
 use crate::store::state::{Phase, SplitStatus, TaskStatus};
 use chrono::{DateTime, Utc};
 use sea_query::{Expr, ExprTrait, Order, PostgresQueryBuilder, Query, SelectStatement};
@@ -43,7 +44,7 @@ pub struct TaskFilter {
 
 /// A row of `divvy.task_overview`.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct TaskRow {
     pub task_id: TaskId,
@@ -67,6 +68,29 @@ pub struct TaskRow {
     pub reason: Option<String>,
     pub error: Option<String>,
 }
+
+from_row!(TaskRow {
+    task_id,
+    task_type,
+    status,
+    priority,
+    labels,
+    group_key,
+    dedupe_key,
+    split_count,
+    epoch,
+    created_at,
+    run_at,
+    finished_at,
+    deadline_at,
+    cancel_requested_at,
+    paused,
+    parent_task_id,
+    schedule_id,
+    scheduled_for,
+    reason,
+    error
+});
 
 const TASK_COLUMNS: [&str; 19] = [
     "task_id",
@@ -142,7 +166,7 @@ pub struct SplitFilter {
 
 /// A row of `divvy.split_overview`.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct SplitRow {
     pub split_id: SplitId,
@@ -166,6 +190,28 @@ pub struct SplitRow {
     pub error_class: Option<String>,
     pub error: Option<String>,
 }
+
+from_row!(SplitRow {
+    split_id,
+    task_id,
+    task_type,
+    phase,
+    split_no,
+    status,
+    reason,
+    attempt,
+    max_attempts,
+    due_at,
+    started_at,
+    finished_at,
+    progress,
+    worker,
+    worker_name,
+    token,
+    lease_until,
+    error_class,
+    error
+});
 
 const SPLIT_COLUMNS: [&str; 18] = [
     "split_id",

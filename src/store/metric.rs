@@ -1,6 +1,7 @@
 //! Numbers for those who draw curves: the database's health now, and what waited and ran minute by minute.
 
 use crate::Result;
+use crate::in_sql::from_row;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgExecutor;
@@ -24,7 +25,7 @@ pub async fn health(executor: impl PgExecutor<'_>) -> Result<Vec<(String, f64)>>
 
 /// A row of `divvy.metric_minute`: one type in one minute.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct MinuteRow {
     pub at: DateTime<Utc>,
@@ -37,6 +38,18 @@ pub struct MinuteRow {
     pub workers: i64,
     pub oldest_ready_seconds: Option<f64>,
 }
+
+from_row!(MinuteRow {
+    at,
+    task_type,
+    ready,
+    delayed,
+    running,
+    scheduled,
+    held,
+    workers,
+    oldest_ready_seconds
+});
 
 /// Which minutes: after one moment, before another, of one type or of all.
 #[derive(Debug, Clone, Default)]

@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::id::{ScheduleId, SplitId, TaskId};
+use crate::in_sql::from_row;
 use crate::store::state::TaskStatus;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -14,7 +15,7 @@ const ROWS_MAX: i64 = 10_000;
 
 /// A row of `divvy.task_progress`.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct Progress {
     pub task_id: TaskId,
@@ -30,6 +31,21 @@ pub struct Progress {
     pub skipped: i64,
     pub progress: f64,
 }
+
+from_row!(Progress {
+    task_id,
+    task_type,
+    status,
+    splits,
+    delayed,
+    ready,
+    running,
+    succeeded,
+    failed,
+    cancelled,
+    skipped,
+    progress
+});
 
 /// How far a task is; counts its splits.
 ///
@@ -48,7 +64,7 @@ pub async fn progress(executor: impl PgExecutor<'_>, task: TaskId) -> Result<Opt
 
 /// A row of `divvy.type_stats`.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct TypeRow {
     pub task_type: String,
@@ -69,6 +85,23 @@ pub struct TypeRow {
     pub held: i64,
 }
 
+from_row!(TypeRow {
+    task_type,
+    declared,
+    plan,
+    reduce,
+    paused_until,
+    paused,
+    pause_reason,
+    ready,
+    delayed,
+    running,
+    scheduled,
+    oldest_ready_seconds,
+    workers,
+    held
+});
+
 /// All types, by name.
 ///
 /// # Errors
@@ -88,7 +121,7 @@ pub async fn types(executor: impl PgExecutor<'_>) -> Result<Vec<TypeRow>> {
 
 /// A row of `divvy.worker_overview`.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct WorkerRow {
     pub worker: Uuid,
@@ -103,6 +136,20 @@ pub struct WorkerRow {
     pub lease_until: Option<DateTime<Utc>>,
     pub meta: Value,
 }
+
+from_row!(WorkerRow {
+    worker,
+    name,
+    task_types,
+    slots,
+    command,
+    registered_at,
+    seen_at,
+    alive,
+    leased,
+    lease_until,
+    meta
+});
 
 /// All workers known, the last seen first.
 ///
@@ -120,7 +167,7 @@ pub async fn workers(executor: impl PgExecutor<'_>) -> Result<Vec<WorkerRow>> {
 
 /// A row of `divvy.schedule_overview`.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct ScheduleRow {
     pub schedule_id: ScheduleId,
@@ -147,6 +194,31 @@ pub struct ScheduleRow {
     pub type_declared: bool,
 }
 
+from_row!(ScheduleRow {
+    schedule_id,
+    name,
+    task_type,
+    status,
+    reason,
+    paused_until,
+    kind,
+    rule,
+    timezone,
+    overlap,
+    catch_up,
+    next_fire_at,
+    fired_through,
+    runs,
+    max_runs,
+    last_task_id,
+    created_at,
+    waiting,
+    failures,
+    anchor,
+    calendar,
+    type_declared
+});
+
 /// All schedules, those not ended first.
 ///
 /// # Errors
@@ -166,7 +238,7 @@ pub async fn schedules(executor: impl PgExecutor<'_>) -> Result<Vec<ScheduleRow>
 
 /// A row of `divvy.dead_splits`: failed splits with one fingerprint.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct DeadRow {
     pub task_type: String,
@@ -177,6 +249,8 @@ pub struct DeadRow {
     pub last_split_id: SplitId,
     pub last_message: Option<String>,
 }
+
+from_row!(DeadRow { task_type, fingerprint, splits, first_at, last_at, last_split_id, last_message });
 
 /// What has failed for good, the most frequent first.
 ///
@@ -203,7 +277,7 @@ pub async fn health(executor: impl PgExecutor<'_>) -> Result<Vec<(String, Option
 }
 
 /// A task as it was enqueued.
-#[derive(Debug, Clone, PartialEq, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TaskOfType {
     /// The task.
     pub id: TaskId,
@@ -216,6 +290,8 @@ pub struct TaskOfType {
     /// Its dedupe key.
     pub dedupe_key: Option<String>,
 }
+
+from_row!(TaskOfType { id, status, payload, run_at, dedupe_key });
 
 /// The tasks of a type, oldest first: for tests, which ask for payloads.
 ///

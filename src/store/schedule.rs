@@ -1,6 +1,7 @@
 //! Schedules: making and replacing one, what people do to them, and what they have fired.
 
 use crate::id::{ScheduleId, TaskId};
+use crate::in_sql::from_row;
 use crate::{Error, ErrorKind, Result};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -133,7 +134,7 @@ pub fn seconds(delta: &TimeDelta) -> String {
 }
 
 /// A stored schedule's rule, for previews.
-#[derive(Debug, Clone, PartialEq, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct StoredRule {
     /// Its id.
     pub schedule_id: ScheduleId,
@@ -177,6 +178,29 @@ pub struct StoredRule {
     pub fired_through: Option<DateTime<Utc>>,
 }
 
+from_row!(StoredRule {
+    schedule_id,
+    status,
+    reason,
+    step_moments,
+    run_at,
+    cron,
+    every_seconds,
+    timezone,
+    dst_gap,
+    dst_fold,
+    anchor,
+    anchored_at,
+    delays,
+    moment_at,
+    last_task_id,
+    moves,
+    starts_at,
+    ends_at,
+    runs_left,
+    fired_through
+});
+
 /// The newest schedule of a name.
 ///
 /// # Errors
@@ -199,7 +223,7 @@ pub async fn rule(executor: impl PgExecutor<'_>, name: &str) -> Result<StoredRul
 }
 
 /// What calendar and jitter make of a moment.
-#[derive(Debug, Clone, PartialEq, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Due {
     /// The moment.
     pub moment: DateTime<Utc>,
@@ -210,6 +234,8 @@ pub struct Due {
     /// Why, where that is not its own time.
     pub reason: Option<String>,
 }
+
+from_row!(Due { moment, outcome, due_at, reason });
 
 /// `divvy.due_times`: what becomes of moments by the schedule's calendar and jitter.
 ///
@@ -226,7 +252,7 @@ pub async fn due_times(
 
 /// A row of `divvy.schedule_fire`: a moment and what was decided.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the table's columns, documented in sql/README.md")]
 pub struct FireRow {
     pub schedule_id: ScheduleId,
@@ -242,6 +268,21 @@ pub struct FireRow {
     pub late_seconds: Option<f64>,
     pub decided_at: DateTime<Utc>,
 }
+
+from_row!(FireRow {
+    schedule_id,
+    fire_at,
+    kind,
+    outcome,
+    task_id,
+    task_status,
+    reason,
+    count,
+    through,
+    due_at,
+    late_seconds,
+    decided_at
+});
 
 /// The moments of one schedule, latest first, before a given one. A moment that was decided in several ways, by hand
 /// or again, is never cut in two: there may be a few rows more.

@@ -1,6 +1,7 @@
 //! Secrets of http handlers.
 
 use crate::Result;
+use crate::in_sql::from_row;
 use crate::store::interval;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -9,7 +10,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// A secret as a worker needs it. It is never printed.
-#[derive(Clone, PartialEq, Eq, sqlx_macros::FromRow)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
     /// Its name.
     pub name: String,
@@ -18,6 +19,8 @@ pub struct Secret {
     /// The one before, while it still signs.
     pub previous: Option<String>,
 }
+
+from_row!(Secret { name, value, previous });
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -77,7 +80,7 @@ pub async fn forget(executor: impl PgExecutor<'_>, name: &str) -> Result<()> {
 }
 
 /// A row of `divvy.secret_overview`.
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct SecretRow {
     pub name: String,
@@ -88,6 +91,8 @@ pub struct SecretRow {
     pub previous_until: Option<DateTime<Utc>>,
     pub used_by: Vec<String>,
 }
+
+from_row!(SecretRow { name, signs, created_by, created_at, rotated_at, previous_until, used_by });
 
 /// All secrets, by name.
 ///

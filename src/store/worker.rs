@@ -1,6 +1,7 @@
 //! A worker's standing: the protocol's version, registration, heartbeats.
 
 use crate::id::{SplitId, Token};
+use crate::in_sql::from_row;
 use crate::store::state::{Command, Pulse};
 use crate::store::{interval, seconds};
 use crate::{Error, ErrorKind, Result};
@@ -14,7 +15,7 @@ use uuid::Uuid;
 pub const PROTOCOL: i32 = 1;
 
 /// What the database says of itself.
-#[derive(Debug, Clone, Copy, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, Copy)]
 pub struct Protocol {
     /// The oldest version it understands.
     pub min: i32,
@@ -23,6 +24,8 @@ pub struct Protocol {
     /// Its clock.
     pub server_now: DateTime<Utc>,
 }
+
+from_row!(Protocol { min, max, server_now });
 
 /// `divvy.protocol`: the versions the schema speaks.
 ///

@@ -156,7 +156,7 @@ pub(super) async fn claim(call: Call, wanted: Wanted) -> Result<Answer<Given>, P
         let types = ask.clone();
         // From here on producers know that somebody waits, and notify.
         let pause =
-            call.look(move |c| Box::pin(async move { next_wait(c, &types.task_types).await })).await?;
+            call.look(move |c| Box::pin(async move { next_wait(c, &types.with_room()).await })).await?;
         let most = LOOK_EVERY.mul_f64(rand::random_range(0.8..1.2));
         let pause = pause.unwrap_or(most).clamp(least, most.max(least)).min(until - Instant::now());
         // What is ready and yet not given (the worker is to be quiet, a limit is reached) is asked for less and less.

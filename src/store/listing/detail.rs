@@ -1,6 +1,7 @@
 //! One thing with everything about it: what `show` prints.
 
 use crate::id::{ScheduleId, SplitId, TaskId, Token};
+use crate::in_sql::from_row;
 use crate::store::state::{Phase, SplitStatus, TaskStatus};
 use crate::{Error, ErrorKind, Result};
 use chrono::{DateTime, Utc};
@@ -14,7 +15,7 @@ const HISTORY_MAX: i64 = 1_000;
 
 /// A task, with what the lists leave out.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the columns of divvy.task, documented in sql/README.md")]
 pub struct TaskDetail {
     pub task_id: TaskId,
@@ -53,6 +54,41 @@ pub struct TaskDetail {
     pub error: Option<Value>,
 }
 
+from_row!(TaskDetail {
+    task_id,
+    task_type,
+    declared,
+    status,
+    reason,
+    priority,
+    epoch,
+    split_count,
+    created_at,
+    run_at,
+    finished_at,
+    deadline_at,
+    cancel_requested_at,
+    paused,
+    paused_until,
+    pause_reason,
+    dedupe_key,
+    group_key,
+    labels,
+    parent_task_id,
+    schedule_id,
+    scheduled_for,
+    max_attempts,
+    timeout_seconds,
+    max_failed,
+    max_failed_percent,
+    reduce_on,
+    then,
+    headers,
+    payload,
+    result,
+    error
+});
+
 /// One task.
 ///
 /// # Errors
@@ -79,7 +115,7 @@ pub async fn task(executor: impl PgExecutor<'_>, id: TaskId) -> Result<TaskDetai
 
 /// A split, with what the lists leave out.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct SplitDetail {
     pub split_id: SplitId,
@@ -109,6 +145,33 @@ pub struct SplitDetail {
     pub error: Option<Value>,
 }
 
+from_row!(SplitDetail {
+    split_id,
+    task_id,
+    task_type,
+    phase,
+    split_no,
+    status,
+    reason,
+    attempt,
+    max_attempts,
+    crashes,
+    continuation,
+    priority,
+    due_at,
+    started_at,
+    finished_at,
+    progress,
+    worker,
+    worker_name,
+    token,
+    lease_until,
+    payload,
+    checkpoint,
+    result,
+    error
+});
+
 /// One split.
 ///
 /// # Errors
@@ -132,7 +195,7 @@ pub async fn split(executor: impl PgExecutor<'_>, id: SplitId) -> Result<SplitDe
 
 /// One attempt of a split.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
 pub struct AttemptRow {
     pub split_id: SplitId,
@@ -146,6 +209,19 @@ pub struct AttemptRow {
     pub started_at: Option<DateTime<Utc>>,
     pub finished_at: Option<DateTime<Utc>>,
 }
+
+from_row!(AttemptRow {
+    split_id,
+    token,
+    attempt,
+    phase,
+    worker,
+    worker_name,
+    outcome,
+    error,
+    started_at,
+    finished_at
+});
 
 /// The last thousand attempts of a split, oldest first.
 ///
@@ -169,7 +245,7 @@ pub async fn attempts(executor: impl PgExecutor<'_>, split: SplitId) -> Result<V
 /// A declared type: its options as [`put_task_type`](crate::store::operate::put_task_type) takes them, and who
 /// declared it.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the columns of divvy.task_type, documented in sql/README.md")]
 pub struct TypeDetail {
     pub task_type: String,
@@ -178,6 +254,8 @@ pub struct TypeDetail {
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
 }
+
+from_row!(TypeDetail { task_type, options, declared_by, created_at, updated_at });
 
 /// The declaration of a type; none when it has not been declared.
 ///

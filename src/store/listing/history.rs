@@ -3,6 +3,7 @@
 use super::{equal, fetch};
 use crate::Result;
 use crate::id::{EventId, SplitId, TaskId, Token};
+use crate::in_sql::from_row;
 use crate::store::state::Phase;
 use chrono::{DateTime, Utc};
 use sea_query::{Expr, ExprTrait, Order, Query};
@@ -15,7 +16,7 @@ pub const ROWS_MAX: i64 = 1_000;
 
 /// A row of `divvy.event`: somebody, or a duty, decided something.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the table's columns, documented in sql/README.md")]
 pub struct EventRow {
     pub event_id: EventId,
@@ -28,6 +29,8 @@ pub struct EventRow {
     pub before: Option<Value>,
     pub after: Option<Value>,
 }
+
+from_row!(EventRow { event_id, at, actor, verb, object, object_id, reason, before, after });
 
 /// The last decisions on one thing, oldest first. `object` is `task`, `split`, `type`, `schedule` or `worker`.
 ///
@@ -89,7 +92,7 @@ pub async fn audit(executor: impl PgExecutor<'_>, filter: &EventFilter) -> Resul
 }
 
 /// An attempt that ended badly.
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the table's columns, documented in sql/README.md")]
 pub struct FailedAttempt {
     pub split_id: SplitId,
@@ -102,6 +105,8 @@ pub struct FailedAttempt {
     pub worker_name: Option<String>,
     pub at: DateTime<Utc>,
 }
+
+from_row!(FailedAttempt { split_id, token, split_no, attempt, phase, outcome, error, worker_name, at });
 
 /// The attempts of a task that ended badly at `since` or later, oldest first.
 ///
@@ -130,7 +135,7 @@ pub async fn failed_attempts(
 
 /// A row of `divvy.split_log`.
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx_macros::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the table's columns, documented in sql/README.md")]
 pub struct LogLine {
     pub split_id: SplitId,
@@ -143,6 +148,8 @@ pub struct LogLine {
     pub message: String,
     pub fields: Option<Value>,
 }
+
+from_row!(LogLine { split_id, token, line, split_no, phase, at, level, message, fields });
 
 /// The last log lines of a split, over all its attempts, oldest first.
 ///
