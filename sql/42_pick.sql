@@ -298,7 +298,7 @@ begin
                 divvy.answer_bytes(k.payload) + divvy.answer_bytes(k.checkpoint) + divvy.answer_bytes(k.headers) as bytes
             from divvy.task k
             where k.task_type = t.name and k.lane = p_lane and k.key > p_from and k.key <= p_to and k.state = 'ready'
-                and (p_keys is null or k.key = any (p_keys))
+                and (p_keys is null or k.key in (select y from unnest(p_keys) y))
                 and not (p_known and exists (select from divvy.lease l
                     where l.task_type = t.name and l.lane = p_lane and not l.written and l.hi_key >= k.key and l.lo_key <= k.key
                         and k.id = any (l.split_ids)))
@@ -329,7 +329,7 @@ begin
                 x.timeout, divvy.answer_bytes(x.payload) + divvy.answer_bytes(x.checkpoint) as bytes
             from divvy.share x
             where x.task_type = t.name and x.lane = p_lane and x.key > p_from and x.key <= p_to and x.state = 'ready'
-                and (p_keys is null or x.key = any (p_keys))
+                and (p_keys is null or x.key in (select y from unnest(p_keys) y))
                 and not (p_known and exists (select from divvy.lease l
                     where l.task_type = t.name and l.lane = p_lane and not l.written and l.hi_key >= x.key and l.lo_key <= x.key
                         and x.id = any (l.split_ids)))

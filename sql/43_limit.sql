@@ -116,24 +116,31 @@ begin
         where l.token = any (p_tokens) and l.task_type = p_type and l.share_of is not null);
 end $$;
 
--- Which groups and tasks the splits of a lease count for: none, where no limit asks for it.
-create or replace function divvy.labels_of(p_type text, p_lane int, p_ids bigint[], out label_ids bigint[], out labels text[])
+-- Which groups and tasks the splits of a lease count for: none, where no limit asks for it. Who has them locked may say where
+-- they lie, which is a third of the cost; what does not lie there is looked up by its id.
+create or replace function divvy.labels_of(p_type text, p_lane int, p_ids bigint[], p_places tid[], out label_ids bigint[], out labels text[])
 language plpgsql as $$
 declare
     v_groups boolean;
     v_tasks boolean;
+    v_found int;
 begin
     select t.max_running_per_group is not null, t.max_running_per_task is not null into v_groups, v_tasks
     from divvy.task_type t where t.name = p_type;
-    if p_lane < 10 and v_groups then
-        select array_agg(k.id), array_agg('g:' || k.group_key) into label_ids, labels
-        from divvy.task k where k.id = any (p_ids) and k.group_key is not null;
-    elsif p_lane > 10 and (v_groups or v_tasks) then
-        select array_agg(x.id), array_agg(x.label) into label_ids, labels
-        from (select s.id, 'g:' || s.group_key as label from divvy.share s where v_groups and s.id = any (p_ids) and s.group_key is not null
-            union all
-            select s.id, 't:' || s.share_of from divvy.share s where v_tasks and s.id = any (p_ids)) x;
-    end if;
+    loop
+        if p_lane < 10 and v_groups then
+            select array_agg(k.id) filter (where k.group_key is not null), array_agg('g:' || k.group_key) filter (where k.group_key is not null), count(*)
+            into label_ids, labels, v_found
+            from divvy.task k where k.ctid = any (coalesce(p_places, array(select x.ctid from divvy.task x where x.id = any (p_ids))));
+        elsif p_lane > 10 and (v_groups or v_tasks) then
+            select array_agg(s.id) filter (where y.label is not null), array_agg(y.label) filter (where y.label is not null), count(*) / 2
+            into label_ids, labels, v_found
+            from divvy.share s, lateral (values (case when v_groups then 'g:' || s.group_key end), (case when v_tasks then 't:' || s.share_of end)) y (label)
+            where s.ctid = any (coalesce(p_places, array(select x.ctid from divvy.share x where x.id = any (p_ids))));
+        end if;
+        exit when p_places is null or v_found is null or v_found = cardinality(p_ids);
+        p_places := null;
+    end loop;
 end $$;
 
 -- The splits that leases of these tokens name for these labels. A hash join, whatever the statistics say.
@@ -302,7 +309,7 @@ begin
             l.written := true;
         end if;
         update divvy.lease x set written = l.written, limited = t.limited,
-            (label_ids, labels) = (select y.label_ids, y.labels from divvy.labels_of(l.task_type, l.lane, l.split_ids) y)
+            (label_ids, labels) = (select y.label_ids, y.labels from divvy.labels_of(l.task_type, l.lane, l.split_ids, null) y)
         from divvy.task_type t where t.name = p_type and x.token = l.token and x.task_type = l.task_type and x.lane = l.lane;
         v_some := true;
     end loop;

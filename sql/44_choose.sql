@@ -79,7 +79,7 @@ begin
             exit when p_want <= 0;
             v_mine := v_mine || c.ids;
             v_taken := v_taken || c.ids;
-            v_picked := v_picked || (select x.labels from divvy.labels_of(t.name, r.lane, c.ids) x);
+            v_picked := v_picked || (select x.labels from divvy.labels_of(t.name, r.lane, c.ids, (c.parts[1]).places) x);
         end loop;
         exit when v_looks or p_want <= 0 or p_room <= 0 or v_started < v_may_look_at;
         v_looks := true;
@@ -116,7 +116,7 @@ begin
         d := divvy.decide(t, c.keys, c.ids, c.groups, c.tasks, p_tokens, p_picked, p_want, p_last);
         v_held := v_held + case when d.beyond = '{}' then 0 else divvy.hold_back(d.beyond) end;
         if d.chosen <> '{}' then
-            p := divvy.pick_lane(t, p_lane, d.chosen[1] - 1, d.chosen[cardinality(d.chosen)], p_want, p_room, true, d.chosen);
+            p := divvy.pick_lane(t, p_lane, d.chosen[1] - 1, d.chosen[cardinality(d.chosen)], p_want, p_room, false, d.chosen);
             ids := coalesce(p.split_ids, '{}');
             if cardinality(ids) < cardinality(d.chosen) then
                 go_on := least(go_on, d.chosen[1] - 1);   -- somebody has one of them locked, or the answer is full

@@ -34,7 +34,7 @@ begin
         p_parts[i] := p;
         if v_labelled is not null then
             select x.label_ids, x.labels into v_ids, v_labels
-            from divvy.labels_of(case when p.task_type = any (v_labelled) then p.task_type end, p.lane, p.split_ids) x;
+            from divvy.labels_of(case when p.task_type = any (v_labelled) then p.task_type end, p.lane, p.split_ids, p.places) x;
         end if;
         insert into divvy.lease (token, worker, length, claimed_at, lease_until, deadline_at, split_ids, places, task_type, lane, lo_key, hi_key, written,
             limited, label_ids, labels, share_of, id_base, due_at)

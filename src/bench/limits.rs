@@ -12,8 +12,9 @@ use sqlx::PgConnection;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// Splits of a claim that fills groups.
+/// Splits of a claim that fills groups, and how many such claims at most.
 const HELD_AT_ONCE: i32 = 1_000;
+const CLAIMS_MAX: u32 = 10_000;
 /// How often, and how many times, to look whether what runs is written down.
 const WRITE_DOWN_EVERY: Duration = Duration::from_millis(250);
 const WRITE_DOWN_LOOKS: u32 = 240;
@@ -178,22 +179,32 @@ async fn fill_groups(
         .execute(&mut *connection)
         .await
         .context("registering who holds the groups")?;
-    let mut held = 0;
-    // A look that is used up by what must wait brings nothing, and those behind it have their turn.
-    let mut empty = 0;
-    while held < i64::from(groups) {
-        let more: i64 = sqlx::query_scalar("select count(*) from divvy.claim($1, array[$2], $3, '1 day')")
+    let (mut held, mut ready) = (0, i64::from(groups));
+    // A look that is used up by what must wait brings nothing, and those behind it have their turn. What is over its limit is
+    // held back by the first claim that sees it: that is done once, and before the clock runs.
+    for _ in 0..CLAIMS_MAX {
+        if ready == 0 {
+            ensure!(held == i64::from(groups), "of {groups} groups {held} have something that runs");
+            return write_down(connection).await;
+        }
+        let claimed: i64 = sqlx::query_scalar("select count(*) from divvy.claim($1, array[$2], $3, '1 day')")
             .bind(holder)
             .bind(task_type)
             .bind(HELD_AT_ONCE)
             .fetch_one(&mut *connection)
             .await
             .context("filling groups")?;
-        held += more;
-        empty = if more == 0 { empty + 1 } else { 0 };
-        ensure!(empty < 1_000, "of {groups} groups {held} have something that runs, and claims find no more");
+        held += claimed;
+        ready = sqlx::query_scalar("select w.ready - $2 from divvy.waiting_of($1) w")
+            .bind(task_type)
+            .bind(held)
+            .fetch_one(&mut *connection)
+            .await
+            .context("counting what waits in full groups")?;
     }
-    write_down(connection).await
+    bail!(
+        "of {groups} groups {held} have something that runs, and {ready} splits wait that no claim holds back"
+    )
 }
 
 /// What runs for longer than a moment is written down once; that is no claim's, so it is done before the clock runs.

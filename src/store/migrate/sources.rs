@@ -40,6 +40,7 @@ pub const MIGRATIONS: &[Source] = sources![
     "migrations/0015_aside.sql",
     "migrations/0016_marks.sql",
     "migrations/0017_pieces.sql",
+    "migrations/0018_labels.sql",
 ];
 
 /// The rules: functions and views, in the order in which they are applied.
