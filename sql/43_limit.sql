@@ -117,7 +117,7 @@ begin
 end $$;
 
 -- Which groups and tasks the splits of a lease count for: none, where no limit asks for it. Who has them locked may say where
--- they lie, which is a third of the cost; what does not lie there is looked up by its id.
+-- they lie, which is a quarter of the cost; what does not lie there is looked up by its id.
 create or replace function divvy.labels_of(p_type text, p_lane int, p_ids bigint[], p_places tid[], out label_ids bigint[], out labels text[])
 language plpgsql as $$
 declare

@@ -36,7 +36,7 @@ begin
         limited, label_ids, labels, called_as)
     select v_token, u.worker, coalesce(l.length, t.lease), u.started_at, v_until, v_until, array[u.id], null, u.task_type, u.lane, u.key, u.key, true,
         t.limited, x.label_ids, x.labels, u.token
-    from divvy.labels_of(case when t.limited then u.task_type end, u.lane, array[u.id]) x;
+    from divvy.labels_of(case when t.limited then u.task_type end, u.lane, array[u.id], null) x;
     perform divvy.drop_from_leases(array[u.token], array[u.id]);
     return v_until;
 end $$;
