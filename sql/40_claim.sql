@@ -201,7 +201,7 @@ begin
     return greatest(interval '10 ms', least(v_longest, v_due - v_now));
 end $$;
 
--- How long a worker counts as idle after it has said so.
+-- How long a worker counts as idle after it has said so: until after its next look, also where it was not written down that it said so again.
 create or replace function divvy.idle_span() returns interval
 language sql immutable parallel safe security definer set search_path = pg_catalog, pg_temp as $$ select interval '2.5 s' $$;
 

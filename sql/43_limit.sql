@@ -116,31 +116,25 @@ begin
         where l.token = any (p_tokens) and l.task_type = p_type and l.share_of is not null);
 end $$;
 
--- Which groups and tasks the splits of a lease count for: none, where no limit asks for it. Who has them locked may say where
--- they lie, which is a quarter of the cost; what does not lie there is looked up by its id.
+-- Which groups and tasks the splits of a lease count for: none, where no limit asks for it. Who has their rows locked says where
+-- they lie (p_places), which is a quarter of the cost of their ids.
 create or replace function divvy.labels_of(p_type text, p_lane int, p_ids bigint[], p_places tid[], out label_ids bigint[], out labels text[])
 language plpgsql as $$
 declare
     v_groups boolean;
     v_tasks boolean;
-    v_found int;
 begin
     select t.max_running_per_group is not null, t.max_running_per_task is not null into v_groups, v_tasks
     from divvy.task_type t where t.name = p_type;
-    loop
-        if p_lane < 10 and v_groups then
-            select array_agg(k.id) filter (where k.group_key is not null), array_agg('g:' || k.group_key) filter (where k.group_key is not null), count(*)
-            into label_ids, labels, v_found
-            from divvy.task k where k.ctid = any (coalesce(p_places, array(select x.ctid from divvy.task x where x.id = any (p_ids))));
-        elsif p_lane > 10 and (v_groups or v_tasks) then
-            select array_agg(s.id) filter (where y.label is not null), array_agg(y.label) filter (where y.label is not null), count(*) / 2
-            into label_ids, labels, v_found
-            from divvy.share s, lateral (values (case when v_groups then 'g:' || s.group_key end), (case when v_tasks then 't:' || s.share_of end)) y (label)
-            where s.ctid = any (coalesce(p_places, array(select x.ctid from divvy.share x where x.id = any (p_ids))));
-        end if;
-        exit when p_places is null or v_found is null or v_found = cardinality(p_ids);
-        p_places := null;
-    end loop;
+    if p_lane < 10 and v_groups then
+        select array_agg(k.id), array_agg('g:' || k.group_key) into label_ids, labels
+        from divvy.task k
+        where k.ctid = any (coalesce(p_places, array(select x.ctid from divvy.task x where x.id = any (p_ids)))) and k.group_key is not null;
+    elsif p_lane > 10 and (v_groups or v_tasks) then
+        select array_agg(s.id), array_agg(y.label) into label_ids, labels
+        from divvy.share s, lateral (values (case when v_groups then 'g:' || s.group_key end), (case when v_tasks then 't:' || s.share_of end)) y (label)
+        where s.ctid = any (coalesce(p_places, array(select x.ctid from divvy.share x where x.id = any (p_ids)))) and y.label is not null;
+    end if;
 end $$;
 
 -- The splits that leases of these tokens name for these labels. A hash join, whatever the statistics say.

@@ -39,9 +39,14 @@ macro_rules! in_sql {
 }
 pub(crate) use in_sql;
 
-/// `$name` as a row: each field is read from the column of its name.
-macro_rules! from_row {
-    ($name:ident { $($field:ident),+ $(,)? }) => {
+/// A struct that is a row: each field is read from the column of its name.
+macro_rules! row {
+    ($(#[$of_all:meta])* $seen:vis struct $name:ident { $($(#[$of_one:meta])* $one_seen:vis $field:ident: $kind:ty),+ $(,)? }) => {
+        $(#[$of_all])*
+        $seen struct $name {
+            $($(#[$of_one])* $one_seen $field: $kind),+
+        }
+
         impl sqlx::FromRow<'_, sqlx::postgres::PgRow> for $name {
             fn from_row(row: &sqlx::postgres::PgRow) -> sqlx::Result<Self> {
                 use sqlx::Row as _;
@@ -50,4 +55,4 @@ macro_rules! from_row {
         }
     };
 }
-pub(crate) use from_row;
+pub(crate) use row;

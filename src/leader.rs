@@ -11,6 +11,7 @@ mod term;
 pub use duty::{BATCH, Duty, Report};
 pub use fire::{fire, plan_named};
 
+use crate::jitter::about;
 use crate::store::{Store, lead};
 use crate::{Error, ErrorKind, Result};
 use sqlx::postgres::PgConnectOptions;
@@ -176,9 +177,4 @@ async fn rest(pause: Duration, stop: &CancellationToken) {
         () = stop.cancelled() => (),
         () = tokio::time::sleep(about(pause)) => (),
     }
-}
-
-/// A fifth more or less, so that candidates that started together don't stay together.
-fn about(pause: Duration) -> Duration {
-    pause.mul_f64(rand::random_range(0.8..1.2))
 }

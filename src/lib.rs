@@ -10,6 +10,7 @@ mod apart;
 pub mod error;
 pub mod id;
 mod in_sql;
+mod jitter;
 pub mod trigger;
 #[cfg(feature = "cli")]
 pub mod webhook;

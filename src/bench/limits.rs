@@ -179,11 +179,15 @@ async fn fill_groups(
         .execute(&mut *connection)
         .await
         .context("registering who holds the groups")?;
-    let (mut held, mut ready) = (0, i64::from(groups));
-    // A look that is used up by what must wait brings nothing, and those behind it have their turn. What is over its limit is
-    // held back by the first claim that sees it: that is done once, and before the clock runs.
+    let mut held = 0;
+    // What is over its limit is held back by the first claim that sees it: that is done once, and before the clock runs.
     for _ in 0..CLAIMS_MAX {
-        if ready == 0 {
+        let ready: bool = sqlx::query_scalar("select divvy.has_ready($1)")
+            .bind(task_type)
+            .fetch_one(&mut *connection)
+            .await
+            .context("looking whether groups are full")?;
+        if !ready {
             ensure!(held == i64::from(groups), "of {groups} groups {held} have something that runs");
             return write_down(connection).await;
         }
@@ -195,15 +199,9 @@ async fn fill_groups(
             .await
             .context("filling groups")?;
         held += claimed;
-        ready = sqlx::query_scalar("select w.ready - $2 from divvy.waiting_of($1) w")
-            .bind(task_type)
-            .bind(held)
-            .fetch_one(&mut *connection)
-            .await
-            .context("counting what waits in full groups")?;
     }
     bail!(
-        "of {groups} groups {held} have something that runs, and {ready} splits wait that no claim holds back"
+        "of {groups} groups {held} have something that runs, and {CLAIMS_MAX} claims have not held back the rest"
     )
 }
 

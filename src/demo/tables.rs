@@ -8,43 +8,43 @@ use sqlx::{Connection, FromRow, PgConnection, Row};
 
 use crate::demo::characters::Character;
 use crate::demo::names::{Normalized, Pairs};
-use crate::in_sql::from_row;
+use crate::in_sql::row;
 use crate::{Error, ErrorKind, Result};
 
 /// How much of a COPY is sent at once, in bytes.
 const COPY_CHUNK_BYTES: usize = 256 * 1024;
 
-/// Names that differ and become one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Collision {
-    /// `NFC`, `NFD`, `NFKC` or `NFKD`.
-    pub form: String,
-    /// What all members become in that form.
-    pub normalized: String,
-    /// The names, by code point.
-    pub members: Vec<String>,
-    /// How many they are.
-    pub how_many: i32,
+row! {
+    /// Names that differ and become one.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+    pub struct Collision {
+        /// `NFC`, `NFD`, `NFKC` or `NFKD`.
+        pub form: String,
+        /// What all members become in that form.
+        pub normalized: String,
+        /// The names, by code point.
+        pub members: Vec<String>,
+        /// How many they are.
+        pub how_many: i32,
+    }
 }
 
-from_row!(Collision { form, normalized, members, how_many });
-
-/// What reduce says of one form.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FormReport {
-    /// `NFC`, `NFD`, `NFKC` or `NFKD`.
-    pub form: String,
-    /// How many groups of names collide.
-    pub groups: i64,
-    /// How many names are in them.
-    pub names: i64,
-    /// How many names the largest group has.
-    pub largest: i32,
-    /// What the names of that group become.
-    pub largest_becomes: String,
+row! {
+    /// What reduce says of one form.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct FormReport {
+        /// `NFC`, `NFD`, `NFKC` or `NFKD`.
+        pub form: String,
+        /// How many groups of names collide.
+        pub groups: i64,
+        /// How many names are in them.
+        pub names: i64,
+        /// How many names the largest group has.
+        pub largest: i32,
+        /// What the names of that group become.
+        pub largest_becomes: String,
+    }
 }
-
-from_row!(FormReport { form, groups, names, largest, largest_becomes });
 
 /// A row that only one side has: Postgres, whom the check asks, or the report of reduce.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -4,23 +4,23 @@ use std::collections::BTreeMap;
 
 use sqlx::PgConnection;
 
-use crate::in_sql::from_row;
+use crate::in_sql::row;
 use crate::{Error, ErrorKind, Result};
 
-/// One execute split, as `divvy.split_overview` has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SplitRow {
-    /// Its number in the task, from 1.
-    pub split_no: i32,
-    /// Its status.
-    pub status: String,
-    /// How many attempts were charged.
-    pub attempt: i32,
-    /// The name of the worker that claimed it last.
-    pub worker: Option<String>,
+row! {
+    /// One execute split, as `divvy.split_overview` has it.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct SplitRow {
+        /// Its number in the task, from 1.
+        pub split_no: i32,
+        /// Its status.
+        pub status: String,
+        /// How many attempts were charged.
+        pub attempt: i32,
+        /// The name of the worker that claimed it last.
+        pub worker: Option<String>,
+    }
 }
-
-from_row!(SplitRow { split_no, status, attempt, worker });
 
 /// All execute splits of the task at one look.
 #[derive(Debug, Clone, Default)]

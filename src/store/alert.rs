@@ -1,34 +1,34 @@
 //! What somebody should look at.
 
 use crate::Result;
-use crate::in_sql::from_row;
+use crate::in_sql::row;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgExecutor;
 
-/// A row of `divvy.alert_overview`: an alert that is open.
-#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct AlertRow {
-    /// The rule, such as `lag`.
-    pub name: String,
-    /// What it is about: a type, a schedule, a setting; empty: all of it.
-    pub object: String,
-    /// Since when.
-    pub since: DateTime<Utc>,
-    /// The values, at the last look.
-    pub detail: String,
-    /// When that was.
-    pub looked_at: DateTime<Utc>,
-    /// Somebody has said that it is known.
-    pub silenced: bool,
-    /// Until then; null: for ever, or it is not silenced.
-    pub silenced_until: Option<DateTime<Utc>>,
-    /// Why.
-    pub silence_reason: Option<String>,
+row! {
+    /// A row of `divvy.alert_overview`: an alert that is open.
+    #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+    pub struct AlertRow {
+        /// The rule, such as `lag`.
+        pub name: String,
+        /// What it is about: a type, a schedule, a setting; empty: all of it.
+        pub object: String,
+        /// Since when.
+        pub since: DateTime<Utc>,
+        /// The values, at the last look.
+        pub detail: String,
+        /// When that was.
+        pub looked_at: DateTime<Utc>,
+        /// Somebody has said that it is known.
+        pub silenced: bool,
+        /// Until then; null: for ever, or it is not silenced.
+        pub silenced_until: Option<DateTime<Utc>>,
+        /// Why.
+        pub silence_reason: Option<String>,
+    }
 }
-
-from_row!(AlertRow { name, object, since, detail, looked_at, silenced, silenced_until, silence_reason });
 
 /// Alerts that are open, those that were silenced last.
 ///
@@ -45,18 +45,18 @@ pub async fn all(executor: impl PgExecutor<'_>) -> Result<Vec<AlertRow>> {
     .await?)
 }
 
-/// A row of `divvy.findings`: what is wrong now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// The rule.
-    pub name: String,
-    /// What it is about.
-    pub object: String,
-    /// The values.
-    pub detail: String,
+row! {
+    /// A row of `divvy.findings`: what is wrong now.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+    pub struct Finding {
+        /// The rule.
+        pub name: String,
+        /// What it is about.
+        pub object: String,
+        /// The values.
+        pub detail: String,
+    }
 }
-
-from_row!(Finding { name, object, detail });
 
 /// `divvy.findings`: what is wrong now, without waiting for the duty that looks once a minute.
 ///

@@ -1,45 +1,45 @@
 //! Calendars: which days are working days.
 
-use crate::in_sql::from_row;
+use crate::in_sql::row;
 use crate::{Error, ErrorKind, Result};
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::PgExecutor;
 
-/// A calendar.
-#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct CalendarRow {
-    /// Its name.
-    pub name: String,
-    /// Days of the week without work; Monday is 1.
-    pub weekend: Vec<i32>,
-    /// How many days it excludes beside those.
-    pub excluded: i64,
-    /// How many of a weekend it includes.
-    pub included: i64,
-    /// How many schedules that have not ended use it.
-    pub schedules: i64,
-    /// When it was changed last.
-    pub updated_at: DateTime<Utc>,
+row! {
+    /// A calendar.
+    #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+    #[derive(Debug, Clone, PartialEq, Serialize)]
+    pub struct CalendarRow {
+        /// Its name.
+        pub name: String,
+        /// Days of the week without work; Monday is 1.
+        pub weekend: Vec<i32>,
+        /// How many days it excludes beside those.
+        pub excluded: i64,
+        /// How many of a weekend it includes.
+        pub included: i64,
+        /// How many schedules that have not ended use it.
+        pub schedules: i64,
+        /// When it was changed last.
+        pub updated_at: DateTime<Utc>,
+    }
 }
 
-from_row!(CalendarRow { name, weekend, excluded, included, schedules, updated_at });
-
-/// A day on its own.
-#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct DateRow {
-    /// The day.
-    pub date: NaiveDate,
-    /// Whether it is a working day.
-    pub works: bool,
-    /// What day it is.
-    pub note: Option<String>,
+row! {
+    /// A day on its own.
+    #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+    #[derive(Debug, Clone, PartialEq, Serialize)]
+    pub struct DateRow {
+        /// The day.
+        pub date: NaiveDate,
+        /// Whether it is a working day.
+        pub works: bool,
+        /// What day it is.
+        pub note: Option<String>,
+    }
 }
-
-from_row!(DateRow { date, works, note });
 
 const CALENDARS: &str = "
     select c.name, c.weekend, count(d.date) filter (where not d.works) as excluded, count(d.date) filter (where d.works) as included,

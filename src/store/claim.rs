@@ -5,7 +5,7 @@ mod rule;
 
 use crate::Result;
 use crate::id::{SplitId, TaskId, Token};
-use crate::in_sql::from_row;
+use crate::in_sql::row;
 use crate::store::complete::{Batch, Finished};
 use crate::store::state::{Completed, Phase};
 use crate::store::{interval, seconds};
@@ -17,68 +17,49 @@ use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// One claimed split, with everything needed to run it. What users wrote stays unparsed until the
-/// split's own failure boundary, so that one malformed value harms one split.
-#[derive(Debug, Clone)]
-pub struct Claimed {
-    /// The split.
-    pub split_id: SplitId,
-    /// Its task.
-    pub task_id: TaskId,
-    /// The type that selects the handler.
-    pub task_type: Arc<str>,
-    /// Plan, execute or reduce.
-    pub phase: Phase,
-    /// Its number in the task, from 1; 0 for plan and reduce.
-    pub split_no: i32,
-    /// How many splits the task has, as far as that is known.
-    pub split_count: i32,
-    /// Which charged attempt this is, from 1.
-    pub attempt: i32,
-    /// How many attempts it may use.
-    pub max_attempts: i32,
-    /// The right to finish it.
-    pub token: Token,
-    /// When the lease ends unless it is renewed.
-    pub lease_until: DateTime<Utc>,
-    /// The task's payload.
-    pub payload: Option<Box<RawValue>>,
-    /// The split's share of it.
-    pub split_payload: Option<Box<RawValue>>,
-    /// What an earlier attempt saved.
-    pub checkpoint: Option<Box<RawValue>>,
-    /// Lineage and the like, carried from the producer.
-    pub headers: Option<Box<RawValue>>,
-    /// 1, and one more after each redrive.
-    pub epoch: i32,
-    /// The moment the task was meant for.
-    pub scheduled_for: Option<DateTime<Utc>>,
-    /// The same over retries and reclaims; new after each continuation and redrive.
-    pub idempotency_key: String,
-    /// How long it may run, where the database says so; see [`Claimed::limit`].
-    pub timeout: Option<PgInterval>,
+row! {
+    /// One claimed split, with everything needed to run it. What users wrote stays unparsed until the
+    /// split's own failure boundary, so that one malformed value harms one split.
+    #[derive(Debug, Clone)]
+    pub struct Claimed {
+        /// The split.
+        pub split_id: SplitId,
+        /// Its task.
+        pub task_id: TaskId,
+        /// The type that selects the handler.
+        pub task_type: Arc<str>,
+        /// Plan, execute or reduce.
+        pub phase: Phase,
+        /// Its number in the task, from 1; 0 for plan and reduce.
+        pub split_no: i32,
+        /// How many splits the task has, as far as that is known.
+        pub split_count: i32,
+        /// Which charged attempt this is, from 1.
+        pub attempt: i32,
+        /// How many attempts it may use.
+        pub max_attempts: i32,
+        /// The right to finish it.
+        pub token: Token,
+        /// When the lease ends unless it is renewed.
+        pub lease_until: DateTime<Utc>,
+        /// The task's payload.
+        pub payload: Option<Box<RawValue>>,
+        /// The split's share of it.
+        pub split_payload: Option<Box<RawValue>>,
+        /// What an earlier attempt saved.
+        pub checkpoint: Option<Box<RawValue>>,
+        /// Lineage and the like, carried from the producer.
+        pub headers: Option<Box<RawValue>>,
+        /// 1, and one more after each redrive.
+        pub epoch: i32,
+        /// The moment the task was meant for.
+        pub scheduled_for: Option<DateTime<Utc>>,
+        /// The same over retries and reclaims; new after each continuation and redrive.
+        pub idempotency_key: String,
+        /// How long it may run, where the database says so; see [`Claimed::limit`].
+        pub timeout: Option<PgInterval>,
+    }
 }
-
-from_row!(Claimed {
-    split_id,
-    task_id,
-    task_type,
-    phase,
-    split_no,
-    split_count,
-    attempt,
-    max_attempts,
-    token,
-    lease_until,
-    payload,
-    split_payload,
-    checkpoint,
-    headers,
-    epoch,
-    scheduled_for,
-    idempotency_key,
-    timeout
-});
 
 impl Claimed {
     /// How long it may run, where the database says so.

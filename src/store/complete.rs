@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::id::{SplitId, Token};
-use crate::in_sql::from_row;
+use crate::in_sql::row;
 use crate::store::interval;
 use crate::store::state::{Completed, SplitStatus};
 use chrono::{DateTime, Utc};
@@ -29,16 +29,16 @@ pub struct Finished {
     pub result: Option<Box<RawValue>>,
 }
 
-/// Where a failed split went.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failed {
-    /// Its new status.
-    pub status: SplitStatus,
-    /// When it will be tried again.
-    pub next_at: Option<DateTime<Utc>>,
+row! {
+    /// Where a failed split went.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Failed {
+        /// Its new status.
+        pub status: SplitStatus,
+        /// When it will be tried again.
+        pub next_at: Option<DateTime<Utc>>,
+    }
 }
-
-from_row!(Failed { status, next_at });
 
 /// `divvy.complete`: finishes one split. In a transaction, the caller's writes commit with it or not at all.
 ///
@@ -273,20 +273,20 @@ pub async fn add_splits(
         .await?)
 }
 
-/// One ended split, as reduce sees it.
-#[derive(Debug, Clone)]
-pub struct ReduceInput {
-    /// Its number in the task.
-    pub split_no: i32,
-    /// How it ended.
-    pub status: SplitStatus,
-    /// What it returned.
-    pub result: Option<Box<RawValue>>,
-    /// Why it failed.
-    pub error: Option<Value>,
+row! {
+    /// One ended split, as reduce sees it.
+    #[derive(Debug, Clone)]
+    pub struct ReduceInput {
+        /// Its number in the task.
+        pub split_no: i32,
+        /// How it ended.
+        pub status: SplitStatus,
+        /// What it returned.
+        pub result: Option<Box<RawValue>>,
+        /// Why it failed.
+        pub error: Option<Value>,
+    }
 }
-
-from_row!(ReduceInput { split_no, status, result, error });
 
 /// `divvy.reduce_inputs`: a page of the task's ended splits, by number.
 ///

@@ -1,37 +1,29 @@
 //! What `divvy doctor` asks: settings that decide about durability, and what the role may do.
 
 use crate::Result;
-use crate::in_sql::from_row;
+use crate::in_sql::row;
 use sqlx::PgConnection;
 
-/// What the server and the database say.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// `fsync`.
-    pub fsync: bool,
-    /// `full_page_writes`.
-    pub full_page_writes: bool,
-    /// `synchronous_commit`: on, off, local, remote_write or remote_apply.
-    pub synchronous_commit: String,
-    /// The role may create in the database.
-    pub may_create: bool,
-    /// The role may create roles.
-    pub may_create_roles: bool,
-    /// The role is a superuser.
-    pub superuser: bool,
-    /// The role is or may become `divvy_owner`.
-    pub owner: bool,
+row! {
+    /// What the server and the database say.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Settings {
+        /// `fsync`.
+        pub fsync: bool,
+        /// `full_page_writes`.
+        pub full_page_writes: bool,
+        /// `synchronous_commit`: on, off, local, remote_write or remote_apply.
+        pub synchronous_commit: String,
+        /// The role may create in the database.
+        pub may_create: bool,
+        /// The role may create roles.
+        pub may_create_roles: bool,
+        /// The role is a superuser.
+        pub superuser: bool,
+        /// The role is or may become `divvy_owner`.
+        pub owner: bool,
+    }
 }
-
-from_row!(Settings {
-    fsync,
-    full_page_writes,
-    synchronous_commit,
-    may_create,
-    may_create_roles,
-    superuser,
-    owner
-});
 
 /// Reads them.
 ///

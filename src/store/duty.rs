@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::id::ScheduleId;
-use crate::in_sql::from_row;
+use crate::in_sql::row;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgExecutor;
@@ -80,46 +80,34 @@ pub async fn tick(executor: impl PgExecutor<'_>, max: i32) -> Result<Vec<(String
     Ok(sqlx::query_as("select duty, done from divvy.tick($1)").bind(max).fetch_all(executor).await?)
 }
 
-/// A cron schedule without a next moment.
-#[derive(Debug, Clone)]
-pub struct Unplanned {
-    /// Its id.
-    pub schedule_id: ScheduleId,
-    /// Its name.
-    pub name: String,
-    /// The cron text, not yet parsed.
-    pub cron: String,
-    /// The zone whose clock it reads.
-    pub timezone: String,
-    /// What becomes of a local time that the clock skips.
-    pub dst_gap: String,
-    /// What becomes of a local time that comes twice.
-    pub dst_fold: String,
-    /// Moments up to here are decided.
-    pub planned_from: DateTime<Utc>,
-    /// It fires from here on.
-    pub starts_at: Option<DateTime<Utc>>,
-    /// It fires before this.
-    pub ends_at: Option<DateTime<Utc>>,
-    /// The database's clock.
-    pub server_now: DateTime<Utc>,
-    /// Its rule has not been planned yet: without a moment it never fires.
-    pub is_first: bool,
+row! {
+    /// A cron schedule without a next moment.
+    #[derive(Debug, Clone)]
+    pub struct Unplanned {
+        /// Its id.
+        pub schedule_id: ScheduleId,
+        /// Its name.
+        pub name: String,
+        /// The cron text, not yet parsed.
+        pub cron: String,
+        /// The zone whose clock it reads.
+        pub timezone: String,
+        /// What becomes of a local time that the clock skips.
+        pub dst_gap: String,
+        /// What becomes of a local time that comes twice.
+        pub dst_fold: String,
+        /// Moments up to here are decided.
+        pub planned_from: DateTime<Utc>,
+        /// It fires from here on.
+        pub starts_at: Option<DateTime<Utc>>,
+        /// It fires before this.
+        pub ends_at: Option<DateTime<Utc>>,
+        /// The database's clock.
+        pub server_now: DateTime<Utc>,
+        /// Its rule has not been planned yet: without a moment it never fires.
+        pub is_first: bool,
+    }
 }
-
-from_row!(Unplanned {
-    schedule_id,
-    name,
-    cron,
-    timezone,
-    dst_gap,
-    dst_fold,
-    planned_from,
-    starts_at,
-    ends_at,
-    server_now,
-    is_first
-});
 
 /// `divvy.schedules_to_plan`: all that wait for a plan, or the one of that name whose moments up to now are not
 /// all known.

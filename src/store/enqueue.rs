@@ -1,7 +1,7 @@
 //! Making tasks, and asking what became of one.
 
 use crate::id::TaskId;
-use crate::in_sql::from_row;
+use crate::in_sql::row;
 use crate::store::state::TaskStatus;
 use crate::{Error, ErrorKind, Result};
 use chrono::{DateTime, Utc};
@@ -9,44 +9,44 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use sqlx::PgExecutor;
 
-/// The answer to an enqueue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Enqueued {
-    /// The task: the new one, or the one that holds the dedupe key.
-    pub task_id: TaskId,
-    /// False when the dedupe key was held and that task was returned.
-    pub created: bool,
+row! {
+    /// The answer to an enqueue.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct Enqueued {
+        /// The task: the new one, or the one that holds the dedupe key.
+        pub task_id: TaskId,
+        /// False when the dedupe key was held and that task was returned.
+        pub created: bool,
+    }
 }
 
-from_row!(Enqueued { task_id, created });
-
-/// The answer for one row of [`enqueue_many`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EnqueuedRow {
-    /// The row's place in the array, from 1.
-    pub ord: i32,
-    /// The task.
-    pub task_id: TaskId,
-    /// False when the dedupe key was held.
-    pub created: bool,
+row! {
+    /// The answer for one row of [`enqueue_many`].
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct EnqueuedRow {
+        /// The row's place in the array, from 1.
+        pub ord: i32,
+        /// The task.
+        pub task_id: TaskId,
+        /// False when the dedupe key was held.
+        pub created: bool,
+    }
 }
 
-from_row!(EnqueuedRow { ord, task_id, created });
-
-/// How far a task is, and what came of it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TaskResult {
-    /// The task's status.
-    pub status: TaskStatus,
-    /// What it returned.
-    pub result: Option<Value>,
-    /// Why it failed.
-    pub error: Option<Value>,
-    /// When it ended, by the database's clock.
-    pub finished_at: Option<DateTime<Utc>>,
+row! {
+    /// How far a task is, and what came of it.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct TaskResult {
+        /// The task's status.
+        pub status: TaskStatus,
+        /// What it returned.
+        pub result: Option<Value>,
+        /// Why it failed.
+        pub error: Option<Value>,
+        /// When it ended, by the database's clock.
+        pub finished_at: Option<DateTime<Utc>>,
+    }
 }
-
-from_row!(TaskResult { status, result, error, finished_at });
 
 /// `divvy.enqueue`: stores one task, in the caller's transaction if `executor` is one.
 ///

@@ -1,25 +1,25 @@
 //! Types whose handler is a command that was declared in the database.
 
 use crate::Result;
-use crate::in_sql::from_row;
+use crate::in_sql::row;
 use sqlx::PgExecutor;
 
-/// A type whose handler is a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExecType {
-    /// The type.
-    pub name: String,
-    /// The program and its arguments, as words of a shell.
-    pub command: String,
-    /// One process serves many splits, line by line.
-    pub lines: bool,
-    /// Whether its tasks are planned.
-    pub plan: bool,
-    /// Whether its tasks are reduced.
-    pub reduce: bool,
+row! {
+    /// A type whose handler is a command.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct ExecType {
+        /// The type.
+        pub name: String,
+        /// The program and its arguments, as words of a shell.
+        pub command: String,
+        /// One process serves many splits, line by line.
+        pub lines: bool,
+        /// Whether its tasks are planned.
+        pub plan: bool,
+        /// Whether its tasks are reduced.
+        pub reduce: bool,
+    }
 }
-
-from_row!(ExecType { name, command, lines, plan, reduce });
 
 /// The declared types whose handler is a command, by name.
 ///

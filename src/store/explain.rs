@@ -2,23 +2,23 @@
 
 use crate::Result;
 use crate::id::SplitId;
-use crate::in_sql::from_row;
+use crate::in_sql::row;
 use serde::Serialize;
 use sqlx::PgExecutor;
 
-/// What one rule says of a split: a row of `divvy.explain`.
-#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct RuleRow {
-    /// The rule, such as `max_running`.
-    pub rule: String,
-    /// Whether this alone is enough to keep the split waiting.
-    pub blocking: bool,
-    /// The values it looked at.
-    pub detail: String,
+row! {
+    /// What one rule says of a split: a row of `divvy.explain`.
+    #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+    pub struct RuleRow {
+        /// The rule, such as `max_running`.
+        pub rule: String,
+        /// Whether this alone is enough to keep the split waiting.
+        pub blocking: bool,
+        /// The values it looked at.
+        pub detail: String,
+    }
 }
-
-from_row!(RuleRow { rule, blocking, detail });
 
 /// `divvy.explain`: every rule between a split and its run, in the order of a claim.
 ///

@@ -7,7 +7,7 @@ pub mod history;
 
 use crate::Result;
 use crate::id::{ScheduleId, SplitId, TaskId, Token};
-use crate::in_sql::from_row;
+use crate::in_sql::row;
 use crate::store::state::{Phase, SplitStatus, TaskStatus};
 use chrono::{DateTime, Utc};
 use sea_query::{Expr, ExprTrait, Order, PostgresQueryBuilder, Query, SelectStatement};
@@ -42,55 +42,34 @@ pub struct TaskFilter {
     pub limit: Option<u64>,
 }
 
-/// A row of `divvy.task_overview`.
-#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
-pub struct TaskRow {
-    pub task_id: TaskId,
-    pub task_type: String,
-    pub status: TaskStatus,
-    pub priority: i16,
-    pub labels: Option<Vec<String>>,
-    pub group_key: Option<String>,
-    pub dedupe_key: Option<String>,
-    pub split_count: i32,
-    pub epoch: i32,
-    pub created_at: DateTime<Utc>,
-    pub run_at: Option<DateTime<Utc>>,
-    pub finished_at: Option<DateTime<Utc>>,
-    pub deadline_at: Option<DateTime<Utc>>,
-    pub cancel_requested_at: Option<DateTime<Utc>>,
-    pub paused: bool,
-    pub parent_task_id: Option<TaskId>,
-    pub schedule_id: Option<ScheduleId>,
-    pub scheduled_for: Option<DateTime<Utc>>,
-    pub reason: Option<String>,
-    pub error: Option<String>,
+row! {
+    /// A row of `divvy.task_overview`.
+    #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+    #[derive(Debug, Clone, PartialEq, Serialize)]
+    #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
+    pub struct TaskRow {
+        pub task_id: TaskId,
+        pub task_type: String,
+        pub status: TaskStatus,
+        pub priority: i16,
+        pub labels: Option<Vec<String>>,
+        pub group_key: Option<String>,
+        pub dedupe_key: Option<String>,
+        pub split_count: i32,
+        pub epoch: i32,
+        pub created_at: DateTime<Utc>,
+        pub run_at: Option<DateTime<Utc>>,
+        pub finished_at: Option<DateTime<Utc>>,
+        pub deadline_at: Option<DateTime<Utc>>,
+        pub cancel_requested_at: Option<DateTime<Utc>>,
+        pub paused: bool,
+        pub parent_task_id: Option<TaskId>,
+        pub schedule_id: Option<ScheduleId>,
+        pub scheduled_for: Option<DateTime<Utc>>,
+        pub reason: Option<String>,
+        pub error: Option<String>,
+    }
 }
-
-from_row!(TaskRow {
-    task_id,
-    task_type,
-    status,
-    priority,
-    labels,
-    group_key,
-    dedupe_key,
-    split_count,
-    epoch,
-    created_at,
-    run_at,
-    finished_at,
-    deadline_at,
-    cancel_requested_at,
-    paused,
-    parent_task_id,
-    schedule_id,
-    scheduled_for,
-    reason,
-    error
-});
 
 const TASK_COLUMNS: [&str; 19] = [
     "task_id",
@@ -164,54 +143,34 @@ pub struct SplitFilter {
     pub limit: Option<u64>,
 }
 
-/// A row of `divvy.split_overview`.
-#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
-pub struct SplitRow {
-    pub split_id: SplitId,
-    pub task_id: TaskId,
-    pub task_type: String,
-    pub phase: Phase,
-    pub split_no: i32,
-    pub status: SplitStatus,
-    pub reason: Option<String>,
-    pub attempt: i32,
-    pub max_attempts: Option<i32>,
-    /// Null: until somebody resumes it.
-    pub due_at: Option<DateTime<Utc>>,
-    pub started_at: Option<DateTime<Utc>>,
-    pub finished_at: Option<DateTime<Utc>>,
-    pub progress: Option<f32>,
-    pub worker: Option<Uuid>,
-    pub worker_name: Option<String>,
-    pub token: Option<Token>,
-    pub lease_until: Option<DateTime<Utc>>,
-    pub error_class: Option<String>,
-    pub error: Option<String>,
+row! {
+    /// A row of `divvy.split_overview`.
+    #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+    #[derive(Debug, Clone, PartialEq, Serialize)]
+    #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
+    pub struct SplitRow {
+        pub split_id: SplitId,
+        pub task_id: TaskId,
+        pub task_type: String,
+        pub phase: Phase,
+        pub split_no: i32,
+        pub status: SplitStatus,
+        pub reason: Option<String>,
+        pub attempt: i32,
+        pub max_attempts: Option<i32>,
+        /// Null: until somebody resumes it.
+        pub due_at: Option<DateTime<Utc>>,
+        pub started_at: Option<DateTime<Utc>>,
+        pub finished_at: Option<DateTime<Utc>>,
+        pub progress: Option<f32>,
+        pub worker: Option<Uuid>,
+        pub worker_name: Option<String>,
+        pub token: Option<Token>,
+        pub lease_until: Option<DateTime<Utc>>,
+        pub error_class: Option<String>,
+        pub error: Option<String>,
+    }
 }
-
-from_row!(SplitRow {
-    split_id,
-    task_id,
-    task_type,
-    phase,
-    split_no,
-    status,
-    reason,
-    attempt,
-    max_attempts,
-    due_at,
-    started_at,
-    finished_at,
-    progress,
-    worker,
-    worker_name,
-    token,
-    lease_until,
-    error_class,
-    error
-});
 
 const SPLIT_COLUMNS: [&str; 18] = [
     "split_id",

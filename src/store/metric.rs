@@ -1,7 +1,7 @@
 //! Numbers for those who draw curves: the database's health now, and what waited and ran minute by minute.
 
 use crate::Result;
-use crate::in_sql::from_row;
+use crate::in_sql::row;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgExecutor;
@@ -23,33 +23,23 @@ pub async fn health(executor: impl PgExecutor<'_>) -> Result<Vec<(String, f64)>>
     Ok(sqlx::query_as(query).fetch_all(executor).await?)
 }
 
-/// A row of `divvy.metric_minute`: one type in one minute.
-#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
-pub struct MinuteRow {
-    pub at: DateTime<Utc>,
-    pub task_type: String,
-    pub ready: i64,
-    pub delayed: i64,
-    pub running: i64,
-    pub scheduled: i64,
-    pub held: i64,
-    pub workers: i64,
-    pub oldest_ready_seconds: Option<f64>,
+row! {
+    /// A row of `divvy.metric_minute`: one type in one minute.
+    #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+    #[derive(Debug, Clone, PartialEq, Serialize)]
+    #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
+    pub struct MinuteRow {
+        pub at: DateTime<Utc>,
+        pub task_type: String,
+        pub ready: i64,
+        pub delayed: i64,
+        pub running: i64,
+        pub scheduled: i64,
+        pub held: i64,
+        pub workers: i64,
+        pub oldest_ready_seconds: Option<f64>,
+    }
 }
-
-from_row!(MinuteRow {
-    at,
-    task_type,
-    ready,
-    delayed,
-    running,
-    scheduled,
-    held,
-    workers,
-    oldest_ready_seconds
-});
 
 /// Which minutes: after one moment, before another, of one type or of all.
 #[derive(Debug, Clone, Default)]

@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::id::{SplitId, TaskId};
-use crate::in_sql::from_row;
+use crate::in_sql::row;
 use crate::store::state::TaskStatus;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -177,16 +177,16 @@ pub async fn drop_task_type(executor: impl PgExecutor<'_>, name: &str) -> Result
     Ok(())
 }
 
-/// What one duty of a tick did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Done {
-    /// The duty.
-    pub duty: String,
-    /// How many things it changed.
-    pub done: i32,
+row! {
+    /// What one duty of a tick did.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Done {
+        /// The duty.
+        pub duty: String,
+        /// How many things it changed.
+        pub done: i32,
+    }
 }
-
-from_row!(Done { duty, done });
 
 /// `divvy.tick`: one pass of all duties, each bounded by `max`; safe from any number of callers.
 ///

@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::id::{ScheduleId, SplitId, TaskId};
-use crate::in_sql::from_row;
+use crate::in_sql::row;
 use crate::store::state::TaskStatus;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -13,39 +13,26 @@ use uuid::Uuid;
 /// How many rows these lists have at most.
 const ROWS_MAX: i64 = 10_000;
 
-/// A row of `divvy.task_progress`.
-#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
-pub struct Progress {
-    pub task_id: TaskId,
-    pub task_type: String,
-    pub status: TaskStatus,
-    pub splits: i32,
-    pub delayed: i64,
-    pub ready: i64,
-    pub running: i64,
-    pub succeeded: i64,
-    pub failed: i64,
-    pub cancelled: i64,
-    pub skipped: i64,
-    pub progress: f64,
+row! {
+    /// A row of `divvy.task_progress`.
+    #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+    #[derive(Debug, Clone, PartialEq, Serialize)]
+    #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
+    pub struct Progress {
+        pub task_id: TaskId,
+        pub task_type: String,
+        pub status: TaskStatus,
+        pub splits: i32,
+        pub delayed: i64,
+        pub ready: i64,
+        pub running: i64,
+        pub succeeded: i64,
+        pub failed: i64,
+        pub cancelled: i64,
+        pub skipped: i64,
+        pub progress: f64,
+    }
 }
-
-from_row!(Progress {
-    task_id,
-    task_type,
-    status,
-    splits,
-    delayed,
-    ready,
-    running,
-    succeeded,
-    failed,
-    cancelled,
-    skipped,
-    progress
-});
 
 /// How far a task is; counts its splits.
 ///
@@ -62,45 +49,30 @@ pub async fn progress(executor: impl PgExecutor<'_>, task: TaskId) -> Result<Opt
     .await?)
 }
 
-/// A row of `divvy.type_stats`.
-#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
-pub struct TypeRow {
-    pub task_type: String,
-    pub declared: bool,
-    pub plan: Option<bool>,
-    pub reduce: Option<bool>,
-    /// Null: not paused, or until resumed; see `paused`.
-    pub paused_until: Option<DateTime<Utc>>,
-    pub paused: bool,
-    pub pause_reason: Option<String>,
-    pub ready: i64,
-    pub delayed: i64,
-    pub running: i64,
-    pub scheduled: i64,
-    pub oldest_ready_seconds: Option<f64>,
-    pub workers: i64,
-    /// Of the delayed ones, those that a limit holds back.
-    pub held: i64,
+row! {
+    /// A row of `divvy.type_stats`.
+    #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+    #[derive(Debug, Clone, PartialEq, Serialize)]
+    #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
+    pub struct TypeRow {
+        pub task_type: String,
+        pub declared: bool,
+        pub plan: Option<bool>,
+        pub reduce: Option<bool>,
+        /// Null: not paused, or until resumed; see `paused`.
+        pub paused_until: Option<DateTime<Utc>>,
+        pub paused: bool,
+        pub pause_reason: Option<String>,
+        pub ready: i64,
+        pub delayed: i64,
+        pub running: i64,
+        pub scheduled: i64,
+        pub oldest_ready_seconds: Option<f64>,
+        pub workers: i64,
+        /// Of the delayed ones, those that a limit holds back.
+        pub held: i64,
+    }
 }
-
-from_row!(TypeRow {
-    task_type,
-    declared,
-    plan,
-    reduce,
-    paused_until,
-    paused,
-    pause_reason,
-    ready,
-    delayed,
-    running,
-    scheduled,
-    oldest_ready_seconds,
-    workers,
-    held
-});
 
 /// All types, by name.
 ///
@@ -119,37 +91,25 @@ pub async fn types(executor: impl PgExecutor<'_>) -> Result<Vec<TypeRow>> {
     .await?)
 }
 
-/// A row of `divvy.worker_overview`.
-#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
-pub struct WorkerRow {
-    pub worker: Uuid,
-    pub name: String,
-    pub task_types: Vec<String>,
-    pub slots: i32,
-    pub command: String,
-    pub registered_at: DateTime<Utc>,
-    pub seen_at: DateTime<Utc>,
-    pub alive: bool,
-    pub leased: i64,
-    pub lease_until: Option<DateTime<Utc>>,
-    pub meta: Value,
+row! {
+    /// A row of `divvy.worker_overview`.
+    #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+    #[derive(Debug, Clone, PartialEq, Serialize)]
+    #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
+    pub struct WorkerRow {
+        pub worker: Uuid,
+        pub name: String,
+        pub task_types: Vec<String>,
+        pub slots: i32,
+        pub command: String,
+        pub registered_at: DateTime<Utc>,
+        pub seen_at: DateTime<Utc>,
+        pub alive: bool,
+        pub leased: i64,
+        pub lease_until: Option<DateTime<Utc>>,
+        pub meta: Value,
+    }
 }
-
-from_row!(WorkerRow {
-    worker,
-    name,
-    task_types,
-    slots,
-    command,
-    registered_at,
-    seen_at,
-    alive,
-    leased,
-    lease_until,
-    meta
-});
 
 /// All workers known, the last seen first.
 ///
@@ -165,59 +125,36 @@ pub async fn workers(executor: impl PgExecutor<'_>) -> Result<Vec<WorkerRow>> {
     .await?)
 }
 
-/// A row of `divvy.schedule_overview`.
-#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
-pub struct ScheduleRow {
-    pub schedule_id: ScheduleId,
-    pub name: Option<String>,
-    pub task_type: String,
-    pub status: String,
-    pub reason: Option<String>,
-    pub paused_until: Option<DateTime<Utc>>,
-    pub kind: String,
-    pub rule: Option<String>,
-    pub timezone: String,
-    pub overlap: String,
-    pub catch_up: String,
-    pub next_fire_at: Option<DateTime<Utc>>,
-    pub fired_through: Option<DateTime<Utc>>,
-    pub runs: i32,
-    pub max_runs: Option<i32>,
-    pub last_task_id: Option<TaskId>,
-    pub created_at: DateTime<Utc>,
-    pub waiting: i64,
-    pub failures: i32,
-    pub anchor: String,
-    pub calendar: Option<String>,
-    pub type_declared: bool,
+row! {
+    /// A row of `divvy.schedule_overview`.
+    #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+    #[derive(Debug, Clone, PartialEq, Serialize)]
+    #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
+    pub struct ScheduleRow {
+        pub schedule_id: ScheduleId,
+        pub name: Option<String>,
+        pub task_type: String,
+        pub status: String,
+        pub reason: Option<String>,
+        pub paused_until: Option<DateTime<Utc>>,
+        pub kind: String,
+        pub rule: Option<String>,
+        pub timezone: String,
+        pub overlap: String,
+        pub catch_up: String,
+        pub next_fire_at: Option<DateTime<Utc>>,
+        pub fired_through: Option<DateTime<Utc>>,
+        pub runs: i32,
+        pub max_runs: Option<i32>,
+        pub last_task_id: Option<TaskId>,
+        pub created_at: DateTime<Utc>,
+        pub waiting: i64,
+        pub failures: i32,
+        pub anchor: String,
+        pub calendar: Option<String>,
+        pub type_declared: bool,
+    }
 }
-
-from_row!(ScheduleRow {
-    schedule_id,
-    name,
-    task_type,
-    status,
-    reason,
-    paused_until,
-    kind,
-    rule,
-    timezone,
-    overlap,
-    catch_up,
-    next_fire_at,
-    fired_through,
-    runs,
-    max_runs,
-    last_task_id,
-    created_at,
-    waiting,
-    failures,
-    anchor,
-    calendar,
-    type_declared
-});
 
 /// All schedules, those not ended first.
 ///
@@ -236,21 +173,21 @@ pub async fn schedules(executor: impl PgExecutor<'_>) -> Result<Vec<ScheduleRow>
     .await?)
 }
 
-/// A row of `divvy.dead_splits`: failed splits with one fingerprint.
-#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
-pub struct DeadRow {
-    pub task_type: String,
-    pub fingerprint: Option<String>,
-    pub splits: i64,
-    pub first_at: Option<DateTime<Utc>>,
-    pub last_at: Option<DateTime<Utc>>,
-    pub last_split_id: SplitId,
-    pub last_message: Option<String>,
+row! {
+    /// A row of `divvy.dead_splits`: failed splits with one fingerprint.
+    #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+    #[derive(Debug, Clone, PartialEq, Serialize)]
+    #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
+    pub struct DeadRow {
+        pub task_type: String,
+        pub fingerprint: Option<String>,
+        pub splits: i64,
+        pub first_at: Option<DateTime<Utc>>,
+        pub last_at: Option<DateTime<Utc>>,
+        pub last_split_id: SplitId,
+        pub last_message: Option<String>,
+    }
 }
-
-from_row!(DeadRow { task_type, fingerprint, splits, first_at, last_at, last_split_id, last_message });
 
 /// What has failed for good, the most frequent first.
 ///
@@ -276,22 +213,22 @@ pub async fn health(executor: impl PgExecutor<'_>) -> Result<Vec<(String, Option
         .await?)
 }
 
-/// A task as it was enqueued.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TaskOfType {
-    /// The task.
-    pub id: TaskId,
-    /// Where it stands.
-    pub status: TaskStatus,
-    /// Its payload.
-    pub payload: Value,
-    /// Not before this moment.
-    pub run_at: Option<DateTime<Utc>>,
-    /// Its dedupe key.
-    pub dedupe_key: Option<String>,
+row! {
+    /// A task as it was enqueued.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct TaskOfType {
+        /// The task.
+        pub id: TaskId,
+        /// Where it stands.
+        pub status: TaskStatus,
+        /// Its payload.
+        pub payload: Value,
+        /// Not before this moment.
+        pub run_at: Option<DateTime<Utc>>,
+        /// Its dedupe key.
+        pub dedupe_key: Option<String>,
+    }
 }
-
-from_row!(TaskOfType { id, status, payload, run_at, dedupe_key });
 
 /// The tasks of a type, oldest first: for tests, which ask for payloads.
 ///

@@ -1,7 +1,7 @@
 //! Schedules: making and replacing one, what people do to them, and what they have fired.
 
 use crate::id::{ScheduleId, TaskId};
-use crate::in_sql::from_row;
+use crate::in_sql::row;
 use crate::{Error, ErrorKind, Result};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -133,73 +133,52 @@ pub fn seconds(delta: &TimeDelta) -> String {
     if rest == 0 { format!("{whole} s") } else { format!("{whole}.{rest:06} s") }
 }
 
-/// A stored schedule's rule, for previews.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StoredRule {
-    /// Its id.
-    pub schedule_id: ScheduleId,
-    /// How it stands.
-    pub status: String,
-    /// Why.
-    pub reason: Option<String>,
-    /// Stepped: the moments themselves.
-    pub step_moments: Option<Vec<DateTime<Utc>>>,
-    /// Timed.
-    pub run_at: Option<DateTime<Utc>>,
-    /// Cron.
-    pub cron: Option<String>,
-    /// Every so many seconds.
-    pub every_seconds: Option<f64>,
-    /// The zone whose clock it reads.
-    pub timezone: String,
-    /// What becomes of a local time that the clock skips.
-    pub dst_gap: String,
-    /// What becomes of a local time that comes twice.
-    pub dst_fold: String,
-    /// What it counts from: created or previous_end.
-    pub anchor: String,
-    /// The instant that is. With previous_end, null while a run is open.
-    pub anchored_at: Option<DateTime<Utc>>,
-    /// Stepped, previous_end: the delays that are left, in seconds.
-    pub delays: Option<Vec<f64>>,
-    /// Its next moment, as far as it is known.
-    pub moment_at: Option<DateTime<Utc>>,
-    /// The last task that its rule made.
-    pub last_task_id: Option<TaskId>,
-    /// Whether a calendar or jitter moves what it names: see [`due_times`].
-    pub moves: bool,
-    /// It fires from this moment on.
-    pub starts_at: Option<DateTime<Utc>>,
-    /// It fires before this.
-    pub ends_at: Option<DateTime<Utc>>,
-    /// How often it may still fire.
-    pub runs_left: Option<i32>,
-    /// Moments up to here are decided.
-    pub fired_through: Option<DateTime<Utc>>,
+row! {
+    /// A stored schedule's rule, for previews.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct StoredRule {
+        /// Its id.
+        pub schedule_id: ScheduleId,
+        /// How it stands.
+        pub status: String,
+        /// Why.
+        pub reason: Option<String>,
+        /// Stepped: the moments themselves.
+        pub step_moments: Option<Vec<DateTime<Utc>>>,
+        /// Timed.
+        pub run_at: Option<DateTime<Utc>>,
+        /// Cron.
+        pub cron: Option<String>,
+        /// Every so many seconds.
+        pub every_seconds: Option<f64>,
+        /// The zone whose clock it reads.
+        pub timezone: String,
+        /// What becomes of a local time that the clock skips.
+        pub dst_gap: String,
+        /// What becomes of a local time that comes twice.
+        pub dst_fold: String,
+        /// What it counts from: created or previous_end.
+        pub anchor: String,
+        /// The instant that is. With previous_end, null while a run is open.
+        pub anchored_at: Option<DateTime<Utc>>,
+        /// Stepped, previous_end: the delays that are left, in seconds.
+        pub delays: Option<Vec<f64>>,
+        /// Its next moment, as far as it is known.
+        pub moment_at: Option<DateTime<Utc>>,
+        /// The last task that its rule made.
+        pub last_task_id: Option<TaskId>,
+        /// Whether a calendar or jitter moves what it names: see [`due_times`].
+        pub moves: bool,
+        /// It fires from this moment on.
+        pub starts_at: Option<DateTime<Utc>>,
+        /// It fires before this.
+        pub ends_at: Option<DateTime<Utc>>,
+        /// How often it may still fire.
+        pub runs_left: Option<i32>,
+        /// Moments up to here are decided.
+        pub fired_through: Option<DateTime<Utc>>,
+    }
 }
-
-from_row!(StoredRule {
-    schedule_id,
-    status,
-    reason,
-    step_moments,
-    run_at,
-    cron,
-    every_seconds,
-    timezone,
-    dst_gap,
-    dst_fold,
-    anchor,
-    anchored_at,
-    delays,
-    moment_at,
-    last_task_id,
-    moves,
-    starts_at,
-    ends_at,
-    runs_left,
-    fired_through
-});
 
 /// The newest schedule of a name.
 ///
@@ -222,20 +201,20 @@ pub async fn rule(executor: impl PgExecutor<'_>, name: &str) -> Result<StoredRul
     .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no schedule {name}")))
 }
 
-/// What calendar and jitter make of a moment.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Due {
-    /// The moment.
-    pub moment: DateTime<Utc>,
-    /// fires, skipped or merged.
-    pub outcome: String,
-    /// When it fires.
-    pub due_at: Option<DateTime<Utc>>,
-    /// Why, where that is not its own time.
-    pub reason: Option<String>,
+row! {
+    /// What calendar and jitter make of a moment.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct Due {
+        /// The moment.
+        pub moment: DateTime<Utc>,
+        /// fires, skipped or merged.
+        pub outcome: String,
+        /// When it fires.
+        pub due_at: Option<DateTime<Utc>>,
+        /// Why, where that is not its own time.
+        pub reason: Option<String>,
+    }
 }
-
-from_row!(Due { moment, outcome, due_at, reason });
 
 /// `divvy.due_times`: what becomes of moments by the schedule's calendar and jitter.
 ///
@@ -250,39 +229,26 @@ pub async fn due_times(
     Ok(sqlx::query_as(query).bind(schedule).bind(moments).fetch_all(executor).await?)
 }
 
-/// A row of `divvy.schedule_fire`: a moment and what was decided.
-#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the table's columns, documented in sql/README.md")]
-pub struct FireRow {
-    pub schedule_id: ScheduleId,
-    pub fire_at: DateTime<Utc>,
-    pub kind: String,
-    pub outcome: String,
-    pub task_id: Option<TaskId>,
-    pub task_status: Option<String>,
-    pub reason: Option<String>,
-    pub count: i32,
-    pub through: Option<DateTime<Utc>>,
-    pub due_at: Option<DateTime<Utc>>,
-    pub late_seconds: Option<f64>,
-    pub decided_at: DateTime<Utc>,
+row! {
+    /// A row of `divvy.schedule_fire`: a moment and what was decided.
+    #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+    #[derive(Debug, Clone, PartialEq, Serialize)]
+    #[expect(missing_docs, reason = "the table's columns, documented in sql/README.md")]
+    pub struct FireRow {
+        pub schedule_id: ScheduleId,
+        pub fire_at: DateTime<Utc>,
+        pub kind: String,
+        pub outcome: String,
+        pub task_id: Option<TaskId>,
+        pub task_status: Option<String>,
+        pub reason: Option<String>,
+        pub count: i32,
+        pub through: Option<DateTime<Utc>>,
+        pub due_at: Option<DateTime<Utc>>,
+        pub late_seconds: Option<f64>,
+        pub decided_at: DateTime<Utc>,
+    }
 }
-
-from_row!(FireRow {
-    schedule_id,
-    fire_at,
-    kind,
-    outcome,
-    task_id,
-    task_status,
-    reason,
-    count,
-    through,
-    due_at,
-    late_seconds,
-    decided_at
-});
 
 /// The moments of one schedule, latest first, before a given one. A moment that was decided in several ways, by hand
 /// or again, is never cut in two: there may be a few rows more.

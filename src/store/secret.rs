@@ -1,7 +1,7 @@
 //! Secrets of http handlers.
 
 use crate::Result;
-use crate::in_sql::from_row;
+use crate::in_sql::row;
 use crate::store::interval;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -9,18 +9,18 @@ use sqlx::PgExecutor;
 use std::fmt;
 use std::time::Duration;
 
-/// A secret as a worker needs it. It is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret {
-    /// Its name.
-    pub name: String,
-    /// Its value.
-    pub value: String,
-    /// The one before, while it still signs.
-    pub previous: Option<String>,
+row! {
+    /// A secret as a worker needs it. It is never printed.
+    #[derive(Clone, PartialEq, Eq)]
+    pub struct Secret {
+        /// Its name.
+        pub name: String,
+        /// Its value.
+        pub value: String,
+        /// The one before, while it still signs.
+        pub previous: Option<String>,
+    }
 }
-
-from_row!(Secret { name, value, previous });
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -79,20 +79,20 @@ pub async fn forget(executor: impl PgExecutor<'_>, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// A row of `divvy.secret_overview`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
-pub struct SecretRow {
-    pub name: String,
-    pub signs: bool,
-    pub created_by: String,
-    pub created_at: DateTime<Utc>,
-    pub rotated_at: Option<DateTime<Utc>>,
-    pub previous_until: Option<DateTime<Utc>>,
-    pub used_by: Vec<String>,
+row! {
+    /// A row of `divvy.secret_overview`.
+    #[derive(Debug, Clone, PartialEq, Serialize)]
+    #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
+    pub struct SecretRow {
+        pub name: String,
+        pub signs: bool,
+        pub created_by: String,
+        pub created_at: DateTime<Utc>,
+        pub rotated_at: Option<DateTime<Utc>>,
+        pub previous_until: Option<DateTime<Utc>>,
+        pub used_by: Vec<String>,
+    }
 }
-
-from_row!(SecretRow { name, signs, created_by, created_at, rotated_at, previous_until, used_by });
 
 /// All secrets, by name.
 ///

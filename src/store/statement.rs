@@ -1,7 +1,7 @@
 //! Statements that users wrote: the steps of types in SQL, and the roles they run as.
 
 use crate::id::{SplitId, Token};
-use crate::in_sql::from_row;
+use crate::in_sql::row;
 use crate::store::{pool, sqlstate};
 use crate::{Error, ErrorKind, Result};
 use serde_json::value::{RawValue, to_raw_value};
@@ -14,24 +14,24 @@ use std::time::Duration;
 /// How long a split may wait for a connection of its role.
 const ACQUIRE_MAX: Duration = Duration::from_secs(60);
 
-/// A type whose steps are statements.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SqlType {
-    /// The type.
-    pub name: String,
-    /// Who its statements run as.
-    pub role: String,
-    /// One share per row.
-    pub split: Option<String>,
-    /// One share's work.
-    pub execute: String,
-    /// What becomes of the results.
-    pub reduce: Option<String>,
-    /// The longest a statement may run, in milliseconds, where the type says less than its timeout.
-    pub statement_timeout_ms: Option<i64>,
+row! {
+    /// A type whose steps are statements.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct SqlType {
+        /// The type.
+        pub name: String,
+        /// Who its statements run as.
+        pub role: String,
+        /// One share per row.
+        pub split: Option<String>,
+        /// One share's work.
+        pub execute: String,
+        /// What becomes of the results.
+        pub reduce: Option<String>,
+        /// The longest a statement may run, in milliseconds, where the type says less than its timeout.
+        pub statement_timeout_ms: Option<i64>,
+    }
 }
-
-from_row!(SqlType { name, role, split, execute, reduce, statement_timeout_ms });
 
 /// The declared types whose steps are statements, by name; of `name`, or all.
 ///

@@ -1,21 +1,21 @@
 //! Tokens of the HTTP API, known by their hashes alone.
 
 use crate::Result;
-use crate::in_sql::from_row;
+use crate::in_sql::row;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgExecutor;
 
-/// What a good token may do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Token {
-    /// Its name, for the log of decisions.
-    pub name: String,
-    /// Its scopes.
-    pub scopes: Vec<String>,
+row! {
+    /// What a good token may do.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Token {
+        /// Its name, for the log of decisions.
+        pub name: String,
+        /// Its scopes.
+        pub scopes: Vec<String>,
+    }
 }
-
-from_row!(Token { name, scopes });
 
 /// `divvy.create_token`: makes a token known by its hash.
 ///
@@ -65,21 +65,21 @@ pub async fn act_as(executor: impl PgExecutor<'_>, hash: &str) -> Result<bool> {
     Ok(name.is_some())
 }
 
-/// A row of `divvy.token_overview`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
-pub struct TokenRow {
-    pub name: String,
-    pub scopes: Vec<String>,
-    pub created_by: String,
-    pub created_at: DateTime<Utc>,
-    pub expires_at: Option<DateTime<Utc>>,
-    pub revoked_at: Option<DateTime<Utc>>,
-    pub used_at: Option<DateTime<Utc>>,
-    pub good: bool,
+row! {
+    /// A row of `divvy.token_overview`.
+    #[derive(Debug, Clone, PartialEq, Serialize)]
+    #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
+    pub struct TokenRow {
+        pub name: String,
+        pub scopes: Vec<String>,
+        pub created_by: String,
+        pub created_at: DateTime<Utc>,
+        pub expires_at: Option<DateTime<Utc>>,
+        pub revoked_at: Option<DateTime<Utc>>,
+        pub used_at: Option<DateTime<Utc>>,
+        pub good: bool,
+    }
 }
-
-from_row!(TokenRow { name, scopes, created_by, created_at, expires_at, revoked_at, used_at, good });
 
 /// All tokens, the newest first.
 ///

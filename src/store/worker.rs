@@ -1,7 +1,7 @@
 //! A worker's standing: the protocol's version, registration, heartbeats.
 
 use crate::id::{SplitId, Token};
-use crate::in_sql::from_row;
+use crate::in_sql::row;
 use crate::store::state::{Command, Pulse};
 use crate::store::{interval, seconds};
 use crate::{Error, ErrorKind, Result};
@@ -14,18 +14,18 @@ use uuid::Uuid;
 /// The protocol version this crate speaks.
 pub const PROTOCOL: i32 = 1;
 
-/// What the database says of itself.
-#[derive(Debug, Clone, Copy)]
-pub struct Protocol {
-    /// The oldest version it understands.
-    pub min: i32,
-    /// The newest.
-    pub max: i32,
-    /// Its clock.
-    pub server_now: DateTime<Utc>,
+row! {
+    /// What the database says of itself.
+    #[derive(Debug, Clone, Copy)]
+    pub struct Protocol {
+        /// The oldest version it understands.
+        pub min: i32,
+        /// The newest.
+        pub max: i32,
+        /// Its clock.
+        pub server_now: DateTime<Utc>,
+    }
 }
-
-from_row!(Protocol { min, max, server_now });
 
 /// `divvy.protocol`: the versions the schema speaks.
 ///

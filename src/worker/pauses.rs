@@ -1,6 +1,7 @@
 //! When to look again without being woken.
 
 use super::pace::BRISK_LOOK;
+use crate::jitter::about;
 use std::time::Duration;
 
 /// After a look that found something. Until one finds nothing the database doesn't know that we wait, and wakes nobody.
@@ -23,7 +24,7 @@ impl Pauses {
     }
 
     /// After a look that took so many splits, or else was told how long nothing is expected; not told: for the poll
-    /// interval, spread so that a fleet does not look in step.
+    /// interval, or about that.
     pub(super) fn after(&mut self, taken: usize, expected: Option<Duration>) -> Duration {
         let vain = taken == 0 && expected.is_some_and(|expected| expected.is_zero());
         if vain {
@@ -35,7 +36,7 @@ impl Pauses {
         if taken > 0 {
             return FOUND_SOME;
         }
-        let poll = self.poll.mul_f64(rand::random_range(0.8..1.2));
+        let poll = about(self.poll);
         expected.map_or(poll, |expected| expected.min(poll))
     }
 }

@@ -4,6 +4,7 @@
 
 use super::signals::Signals;
 use super::{CALL_WITHIN, Core};
+use crate::jitter::about;
 use crate::store::claim::next_wait;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -53,9 +54,4 @@ pub(super) async fn tick(core: Arc<Core>, signals: Arc<Signals>) {
         }
         signals.tick_due.after(Duration::ZERO);
     }
-}
-
-/// A fifth more or less, so that workers that started together don't tick together.
-fn about(pause: Duration) -> Duration {
-    pause.mul_f64(rand::random_range(0.8..1.2))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PURE: &[&str] = &["apart", "error", "id", "in_sql", "trigger", "webhook"];
+const PURE: &[&str] = &["apart", "error", "id", "in_sql", "jitter", "trigger", "webhook"];
 
 /// Module → the modules of ours it may use, besides the pure ones (which use only one another).
 /// Actors (worker, leader, http) never use one another: they meet in the database.
@@ -13,6 +13,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("id", &[]),
     ("in_sql", &[]),
+    ("jitter", &[]),
     ("trigger", &[]),
     ("webhook", &[]),
     ("store", &[]),

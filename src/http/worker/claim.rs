@@ -8,6 +8,7 @@ use super::super::tasks::seconds;
 use super::super::{Api, wake};
 use crate::apart;
 use crate::id::{SplitId, TaskId, Token};
+use crate::jitter::about;
 use crate::store::claim::{self, Ask, Claimed, next_wait};
 use crate::store::complete;
 use crate::store::state::Phase;
@@ -157,7 +158,7 @@ pub(super) async fn claim(call: Call, wanted: Wanted) -> Result<Answer<Given>, P
         // From here on producers know that somebody waits, and notify.
         let pause =
             call.look(move |c| Box::pin(async move { next_wait(c, &types.with_room()).await })).await?;
-        let most = LOOK_EVERY.mul_f64(rand::random_range(0.8..1.2));
+        let most = about(LOOK_EVERY);
         let pause = pause.unwrap_or(most).clamp(least, most.max(least)).min(until - Instant::now());
         // What is ready and yet not given (the worker is to be quiet, a limit is reached) is asked for less and less.
         least = (least * 2).min(LOOK_EVERY);

@@ -1,7 +1,7 @@
 //! One thing with everything about it: what `show` prints.
 
 use crate::id::{ScheduleId, SplitId, TaskId, Token};
-use crate::in_sql::from_row;
+use crate::in_sql::row;
 use crate::store::state::{Phase, SplitStatus, TaskStatus};
 use crate::{Error, ErrorKind, Result};
 use chrono::{DateTime, Utc};
@@ -13,81 +13,48 @@ use uuid::Uuid;
 /// The most rows of one thing's history.
 const HISTORY_MAX: i64 = 1_000;
 
-/// A task, with what the lists leave out.
-#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the columns of divvy.task, documented in sql/README.md")]
-pub struct TaskDetail {
-    pub task_id: TaskId,
-    pub task_type: String,
-    pub declared: bool,
-    pub status: TaskStatus,
-    pub reason: Option<String>,
-    pub priority: i16,
-    pub epoch: i32,
-    pub split_count: i32,
-    pub created_at: DateTime<Utc>,
-    pub run_at: Option<DateTime<Utc>>,
-    pub finished_at: Option<DateTime<Utc>>,
-    pub deadline_at: Option<DateTime<Utc>>,
-    pub cancel_requested_at: Option<DateTime<Utc>>,
-    pub paused: bool,
-    /// Null: not paused, or until resumed; see `paused`.
-    pub paused_until: Option<DateTime<Utc>>,
-    pub pause_reason: Option<String>,
-    pub dedupe_key: Option<String>,
-    pub group_key: Option<String>,
-    pub labels: Option<Vec<String>>,
-    pub parent_task_id: Option<TaskId>,
-    pub schedule_id: Option<ScheduleId>,
-    pub scheduled_for: Option<DateTime<Utc>>,
-    pub max_attempts: Option<i32>,
-    pub timeout_seconds: Option<f64>,
-    pub max_failed: Option<i32>,
-    pub max_failed_percent: Option<f64>,
-    pub reduce_on: Option<String>,
-    pub then: Option<Value>,
-    pub headers: Option<Value>,
-    #[cfg_attr(feature = "cli", schemars(default))]
-    pub payload: Value,
-    pub result: Option<Value>,
-    pub error: Option<Value>,
+row! {
+    /// A task, with what the lists leave out.
+    #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+    #[derive(Debug, Clone, PartialEq, Serialize)]
+    #[expect(missing_docs, reason = "the columns of divvy.task, documented in sql/README.md")]
+    pub struct TaskDetail {
+        pub task_id: TaskId,
+        pub task_type: String,
+        pub declared: bool,
+        pub status: TaskStatus,
+        pub reason: Option<String>,
+        pub priority: i16,
+        pub epoch: i32,
+        pub split_count: i32,
+        pub created_at: DateTime<Utc>,
+        pub run_at: Option<DateTime<Utc>>,
+        pub finished_at: Option<DateTime<Utc>>,
+        pub deadline_at: Option<DateTime<Utc>>,
+        pub cancel_requested_at: Option<DateTime<Utc>>,
+        pub paused: bool,
+        /// Null: not paused, or until resumed; see `paused`.
+        pub paused_until: Option<DateTime<Utc>>,
+        pub pause_reason: Option<String>,
+        pub dedupe_key: Option<String>,
+        pub group_key: Option<String>,
+        pub labels: Option<Vec<String>>,
+        pub parent_task_id: Option<TaskId>,
+        pub schedule_id: Option<ScheduleId>,
+        pub scheduled_for: Option<DateTime<Utc>>,
+        pub max_attempts: Option<i32>,
+        pub timeout_seconds: Option<f64>,
+        pub max_failed: Option<i32>,
+        pub max_failed_percent: Option<f64>,
+        pub reduce_on: Option<String>,
+        pub then: Option<Value>,
+        pub headers: Option<Value>,
+        #[cfg_attr(feature = "cli", schemars(default))]
+        pub payload: Value,
+        pub result: Option<Value>,
+        pub error: Option<Value>,
+    }
 }
-
-from_row!(TaskDetail {
-    task_id,
-    task_type,
-    declared,
-    status,
-    reason,
-    priority,
-    epoch,
-    split_count,
-    created_at,
-    run_at,
-    finished_at,
-    deadline_at,
-    cancel_requested_at,
-    paused,
-    paused_until,
-    pause_reason,
-    dedupe_key,
-    group_key,
-    labels,
-    parent_task_id,
-    schedule_id,
-    scheduled_for,
-    max_attempts,
-    timeout_seconds,
-    max_failed,
-    max_failed_percent,
-    reduce_on,
-    then,
-    headers,
-    payload,
-    result,
-    error
-});
 
 /// One task.
 ///
@@ -113,64 +80,39 @@ pub async fn task(executor: impl PgExecutor<'_>, id: TaskId) -> Result<TaskDetai
     .ok_or_else(|| unknown("task", id))
 }
 
-/// A split, with what the lists leave out.
-#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
-pub struct SplitDetail {
-    pub split_id: SplitId,
-    pub task_id: TaskId,
-    pub task_type: String,
-    pub phase: Phase,
-    pub split_no: i32,
-    pub status: SplitStatus,
-    pub reason: Option<String>,
-    pub attempt: i32,
-    pub max_attempts: Option<i32>,
-    pub crashes: i16,
-    pub continuation: i32,
-    pub priority: i16,
-    /// Null: until somebody resumes it.
-    pub due_at: Option<DateTime<Utc>>,
-    pub started_at: Option<DateTime<Utc>>,
-    pub finished_at: Option<DateTime<Utc>>,
-    pub progress: Option<f32>,
-    pub worker: Option<Uuid>,
-    pub worker_name: Option<String>,
-    pub token: Option<Token>,
-    pub lease_until: Option<DateTime<Utc>>,
-    pub payload: Option<Value>,
-    pub checkpoint: Option<Value>,
-    pub result: Option<Value>,
-    pub error: Option<Value>,
+row! {
+    /// A split, with what the lists leave out.
+    #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+    #[derive(Debug, Clone, PartialEq, Serialize)]
+    #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
+    pub struct SplitDetail {
+        pub split_id: SplitId,
+        pub task_id: TaskId,
+        pub task_type: String,
+        pub phase: Phase,
+        pub split_no: i32,
+        pub status: SplitStatus,
+        pub reason: Option<String>,
+        pub attempt: i32,
+        pub max_attempts: Option<i32>,
+        pub crashes: i16,
+        pub continuation: i32,
+        pub priority: i16,
+        /// Null: until somebody resumes it.
+        pub due_at: Option<DateTime<Utc>>,
+        pub started_at: Option<DateTime<Utc>>,
+        pub finished_at: Option<DateTime<Utc>>,
+        pub progress: Option<f32>,
+        pub worker: Option<Uuid>,
+        pub worker_name: Option<String>,
+        pub token: Option<Token>,
+        pub lease_until: Option<DateTime<Utc>>,
+        pub payload: Option<Value>,
+        pub checkpoint: Option<Value>,
+        pub result: Option<Value>,
+        pub error: Option<Value>,
+    }
 }
-
-from_row!(SplitDetail {
-    split_id,
-    task_id,
-    task_type,
-    phase,
-    split_no,
-    status,
-    reason,
-    attempt,
-    max_attempts,
-    crashes,
-    continuation,
-    priority,
-    due_at,
-    started_at,
-    finished_at,
-    progress,
-    worker,
-    worker_name,
-    token,
-    lease_until,
-    payload,
-    checkpoint,
-    result,
-    error
-});
 
 /// One split.
 ///
@@ -193,35 +135,24 @@ pub async fn split(executor: impl PgExecutor<'_>, id: SplitId) -> Result<SplitDe
     .ok_or_else(|| unknown("split", id))
 }
 
-/// One attempt of a split.
-#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
-pub struct AttemptRow {
-    pub split_id: SplitId,
-    pub token: Token,
-    pub attempt: i32,
-    pub phase: Phase,
-    pub worker: Option<Uuid>,
-    pub worker_name: Option<String>,
-    pub outcome: String,
-    pub error: Option<Value>,
-    pub started_at: Option<DateTime<Utc>>,
-    pub finished_at: Option<DateTime<Utc>>,
+row! {
+    /// One attempt of a split.
+    #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+    #[derive(Debug, Clone, PartialEq, Serialize)]
+    #[expect(missing_docs, reason = "the view's columns, documented in sql/README.md")]
+    pub struct AttemptRow {
+        pub split_id: SplitId,
+        pub token: Token,
+        pub attempt: i32,
+        pub phase: Phase,
+        pub worker: Option<Uuid>,
+        pub worker_name: Option<String>,
+        pub outcome: String,
+        pub error: Option<Value>,
+        pub started_at: Option<DateTime<Utc>>,
+        pub finished_at: Option<DateTime<Utc>>,
+    }
 }
-
-from_row!(AttemptRow {
-    split_id,
-    token,
-    attempt,
-    phase,
-    worker,
-    worker_name,
-    outcome,
-    error,
-    started_at,
-    finished_at
-});
 
 /// The last thousand attempts of a split, oldest first.
 ///
@@ -242,20 +173,20 @@ pub async fn attempts(executor: impl PgExecutor<'_>, split: SplitId) -> Result<V
     .await?)
 }
 
-/// A declared type: its options as [`put_task_type`](crate::store::operate::put_task_type) takes them, and who
-/// declared it.
-#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the columns of divvy.task_type, documented in sql/README.md")]
-pub struct TypeDetail {
-    pub task_type: String,
-    pub options: Value,
-    pub declared_by: String,
-    pub created_at: DateTime<Utc>,
-    pub updated_at: DateTime<Utc>,
+row! {
+    /// A declared type: its options as [`put_task_type`](crate::store::operate::put_task_type) takes them, and who
+    /// declared it.
+    #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+    #[derive(Debug, Clone, PartialEq, Serialize)]
+    #[expect(missing_docs, reason = "the columns of divvy.task_type, documented in sql/README.md")]
+    pub struct TypeDetail {
+        pub task_type: String,
+        pub options: Value,
+        pub declared_by: String,
+        pub created_at: DateTime<Utc>,
+        pub updated_at: DateTime<Utc>,
+    }
 }
-
-from_row!(TypeDetail { task_type, options, declared_by, created_at, updated_at });
 
 /// The declaration of a type; none when it has not been declared.
 ///

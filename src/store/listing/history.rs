@@ -3,7 +3,7 @@
 use super::{equal, fetch};
 use crate::Result;
 use crate::id::{EventId, SplitId, TaskId, Token};
-use crate::in_sql::from_row;
+use crate::in_sql::row;
 use crate::store::state::Phase;
 use chrono::{DateTime, Utc};
 use sea_query::{Expr, ExprTrait, Order, Query};
@@ -14,23 +14,23 @@ use sqlx::PgExecutor;
 /// The most rows of one answer.
 pub const ROWS_MAX: i64 = 1_000;
 
-/// A row of `divvy.event`: somebody, or a duty, decided something.
-#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the table's columns, documented in sql/README.md")]
-pub struct EventRow {
-    pub event_id: EventId,
-    pub at: DateTime<Utc>,
-    pub actor: String,
-    pub verb: String,
-    pub object: String,
-    pub object_id: String,
-    pub reason: Option<String>,
-    pub before: Option<Value>,
-    pub after: Option<Value>,
+row! {
+    /// A row of `divvy.event`: somebody, or a duty, decided something.
+    #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+    #[derive(Debug, Clone, PartialEq, Serialize)]
+    #[expect(missing_docs, reason = "the table's columns, documented in sql/README.md")]
+    pub struct EventRow {
+        pub event_id: EventId,
+        pub at: DateTime<Utc>,
+        pub actor: String,
+        pub verb: String,
+        pub object: String,
+        pub object_id: String,
+        pub reason: Option<String>,
+        pub before: Option<Value>,
+        pub after: Option<Value>,
+    }
 }
-
-from_row!(EventRow { event_id, at, actor, verb, object, object_id, reason, before, after });
 
 /// The last decisions on one thing, oldest first. `object` is `task`, `split`, `type`, `schedule` or `worker`.
 ///
@@ -91,22 +91,22 @@ pub async fn audit(executor: impl PgExecutor<'_>, filter: &EventFilter) -> Resul
     fetch(executor, &query).await
 }
 
-/// An attempt that ended badly.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the table's columns, documented in sql/README.md")]
-pub struct FailedAttempt {
-    pub split_id: SplitId,
-    pub token: Token,
-    pub split_no: Option<i32>,
-    pub attempt: i32,
-    pub phase: Phase,
-    pub outcome: String,
-    pub error: Option<Value>,
-    pub worker_name: Option<String>,
-    pub at: DateTime<Utc>,
+row! {
+    /// An attempt that ended badly.
+    #[derive(Debug, Clone, PartialEq, Serialize)]
+    #[expect(missing_docs, reason = "the table's columns, documented in sql/README.md")]
+    pub struct FailedAttempt {
+        pub split_id: SplitId,
+        pub token: Token,
+        pub split_no: Option<i32>,
+        pub attempt: i32,
+        pub phase: Phase,
+        pub outcome: String,
+        pub error: Option<Value>,
+        pub worker_name: Option<String>,
+        pub at: DateTime<Utc>,
+    }
 }
-
-from_row!(FailedAttempt { split_id, token, split_no, attempt, phase, outcome, error, worker_name, at });
 
 /// The attempts of a task that ended badly at `since` or later, oldest first.
 ///
@@ -133,23 +133,23 @@ pub async fn failed_attempts(
     .await?)
 }
 
-/// A row of `divvy.split_log`.
-#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the table's columns, documented in sql/README.md")]
-pub struct LogLine {
-    pub split_id: SplitId,
-    pub token: Token,
-    pub line: i32,
-    pub split_no: i32,
-    pub phase: Option<Phase>,
-    pub at: DateTime<Utc>,
-    pub level: String,
-    pub message: String,
-    pub fields: Option<Value>,
+row! {
+    /// A row of `divvy.split_log`.
+    #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+    #[derive(Debug, Clone, PartialEq, Serialize)]
+    #[expect(missing_docs, reason = "the table's columns, documented in sql/README.md")]
+    pub struct LogLine {
+        pub split_id: SplitId,
+        pub token: Token,
+        pub line: i32,
+        pub split_no: i32,
+        pub phase: Option<Phase>,
+        pub at: DateTime<Utc>,
+        pub level: String,
+        pub message: String,
+        pub fields: Option<Value>,
+    }
 }
-
-from_row!(LogLine { split_id, token, line, split_no, phase, at, level, message, fields });
 
 /// The last log lines of a split, over all its attempts, oldest first.
 ///

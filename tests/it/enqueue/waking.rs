@@ -1,7 +1,9 @@
 //! Producers wake workers that wait, and nobody else; and not at all when they may not notify.
 
+use crate::support::clock::Clock;
 use crate::support::queue::Queue;
 use sqlx::postgres::PgListener;
+use std::time::Duration;
 
 async fn listener(q: &Queue) -> PgListener {
     let mut listener = PgListener::connect_with(q.db.pool()).await.unwrap();
@@ -64,6 +66,18 @@ async fn a_task_comes_in_by_two_phase_commit_with_notify_off() {
     assert!(q.claim_up_to("a", 1).await.is_empty(), "prepared is not committed");
     q.run(format!("commit prepared '{name}'")).await;
     assert_eq!(q.claim_up_to("a", 2).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_worker_counts_as_idle_until_it_looks_again() {
+    let mut q = Queue::with_types(&["a"]).await;
+    let clock = Clock::stop(&q.db).await;
+    q.run("select divvy.next_wait('{a}')").await;
+    // Whoever says it again so soon is not written down.
+    clock.advance(Duration::from_millis(240)).await;
+    q.run("update divvy.pulse set small_tick_at = divvy.clock()").await;
+    let idle = "select divvy.next_wait('{a}') < (select idle_until - divvy.clock() from divvy.type_wake)";
+    assert!(q.one::<bool>(idle).await);
 }
 
 #[tokio::test]

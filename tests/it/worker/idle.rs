@@ -1,6 +1,6 @@
 //! What a worker asks while there is nothing it can do.
 
-use super::{Running, Worker, start};
+use super::{NewTask, Running, Worker, enqueue, start};
 use crate::support::act::act;
 use crate::support::db::TestDb;
 use crate::support::race::until;
@@ -67,6 +67,26 @@ async fn an_idle_worker_asks_less_than_once_a_second() {
     running.stop().await;
     let (times, seen) = asked(&db).await;
     assert!(times < WATCHED.as_secs() as i64, "{times} calls in {WATCHED:?}: {seen:?}");
+}
+
+#[tokio::test]
+async fn a_lone_split_is_claimed_by_one_call_and_ended_by_another() {
+    const LONE: i64 = 10;
+    let db = counting().await;
+    let running = start(&db, act(|_, _| Box::pin(async { Ok(Outcome::Complete(Value::Null)) })));
+    for ended in 1..=LONE {
+        enqueue(&db, NewTask::new("act", Value::Null)).await;
+        until("it has ended", async || {
+            let all = "select count(*) from divvy.task where finished_at is not null";
+            sqlx::query_scalar::<_, i64>(all).fetch_one(db.pool()).await.unwrap() == ended
+        })
+        .await;
+    }
+    running.stop().await;
+    let (_, seen) = asked(&db).await;
+    let exchanges: i64 = seen.iter().filter(|(name, _)| name == "exchange").map(|(_, calls)| calls).sum();
+    // Beside the looks at its start. A look more for each would be three of each.
+    assert!(exchanges <= 2 * LONE + LONE / 2, "{exchanges} exchanges for {LONE} lone splits: {seen:?}");
 }
 
 #[tokio::test]
