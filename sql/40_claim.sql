@@ -177,11 +177,9 @@ declare
     t divvy.task_type;
     v_free_at timestamptz;
     v_longest constant interval := '1.8 s';   -- so the small tick keeps its rhythm when nobody leads
+    v_ticked constant boolean := divvy.small_tick(v_now);
     v_due timestamptz;
 begin
-    if not divvy.small_tick(v_now) then
-        v_due := v_now;
-    end if;
     for t in select * from divvy.task_type x
         where x.name = any (next_wait.task_types) and coalesce(x.paused_until <= v_now, true)
             and (divvy.has_ready(x.name) or (x.limited and exists (select from divvy.freed f where f.task_type = x.name and f.ended)))
@@ -196,8 +194,13 @@ begin
     insert into divvy.type_wake as w (task_type, idle_until)
     select distinct n, v_now + divvy.idle_span() from unnest(next_wait.task_types) n order by n
     on conflict (task_type) do update set idle_until = excluded.idle_until where w.idle_until < excluded.idle_until - interval '0.25 s';
-    select least(v_due, (select u.due_at from divvy.unit u where u.due_at < 'infinity' and u.key < 0 and u.phase is not null order by u.due_at limit 1),
-        (select min(s.next_fire_at) from divvy.schedule s where s.status = 'active')) into v_due;
+    v_due := least(v_due, divvy.next_due(), divvy.next_fire());
+    if not v_ticked then
+        v_due := v_now;
+    elsif v_due <= v_now then
+        -- Somebody is at it, or has it locked.
+        v_due := greatest(v_now + interval '0.1 s', divvy.tick_after((select p.small_tick_at from divvy.pulse p), v_due));
+    end if;
     return greatest(interval '10 ms', least(v_longest, v_due - v_now));
 end $$;
 
@@ -218,15 +221,16 @@ create or replace function divvy.small_tick(p_now timestamptz) returns boolean
 language plpgsql as $$
 declare
     v_until constant double precision := extract(epoch from clock_timestamp()) + 0.02;
+    v_last timestamptz;
     v_next int;
     d record;
 begin
     -- A look without a lock first: this is asked far more often than there is a tick to do.
-    if not exists (select from divvy.pulse where small_tick_at is null or small_tick_at <= p_now - interval '1 s' or small_tick_at > p_now) then
+    select p.small_tick_at into v_last from divvy.pulse p;
+    if v_last <= p_now and (divvy.tick_after(v_last, p_now) > p_now or divvy.tick_after(v_last, least(divvy.next_due(), divvy.next_fire())) > p_now) then
         return true;
     end if;
-    select p.small_tick_next into v_next from divvy.pulse p where small_tick_at is null or small_tick_at <= p_now - interval '1 s' or small_tick_at > p_now
-    for update skip locked;
+    select p.small_tick_next into v_next from divvy.pulse p where p.small_tick_at is not distinct from v_last for update skip locked;
     if not found then
         return true;
     end if;
@@ -243,4 +247,10 @@ language sql immutable parallel safe as $$
     select case p_name when 'leader' then 490531200001 when 'low water' then 490531200003 when 'prune' then 490531200005
         when 'limit' then 490531207       -- of a pair, with a type's no: whoever claims of a type with limits
         when 'rowless' then 490531208 end   -- of a pair, with part of a token: whoever ends splits that have no row
+$$;
+
+-- When the tick after that of p_last is: a second later, or sooner for what is due since then.
+create or replace function divvy.tick_after(p_last timestamptz, p_due timestamptz) returns timestamptz
+language sql immutable parallel safe as $$
+    select least(p_last + interval '1 s', case when p_due > p_last then greatest(p_due, p_last + interval '0.1 s') end)
 $$;

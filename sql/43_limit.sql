@@ -343,14 +343,15 @@ begin
 end $$;
 
 create or replace function divvy.next_held_type(p_after text) returns text
-language sql stable as $$
-    select min(x.task_type) from (
+language plpgsql stable as $$
+begin
+    return (select min(x.task_type) from (
         (select k.task_type from divvy.task k where k.task_type > p_after and k.group_key is not null and k.key < 0 and k.reason = 'limit' order by 1 limit 1)
         union all
         (select s.task_type from divvy.share s where s.task_type > p_after and s.key < 0 and s.reason = 'limit' order by s.task_type limit 1)
         union all
-        (select s.task_type from divvy.stretch s where s.task_type > p_after and s.held_by is not null order by s.task_type limit 1)) x
-$$;
+        (select s.task_type from divvy.stretch s where s.task_type > p_after and s.held_by is not null order by s.task_type limit 1)) x);
+end $$;
 
 -- A note for the next thousand groups and tasks that something is held back of, round and round.
 create or replace function divvy.note_held(t divvy.task_type) returns void

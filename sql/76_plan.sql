@@ -1,16 +1,22 @@
 -- Planning: what only the cron parser in Rust can say. It is asked for moments, names them, or refuses the schedule; whatever it
 -- names is decided by sql/76_fire like all other moments.
 
--- Cron schedules that wait for their next moments to be computed, and those that ended before all that were due had been.
+-- Cron schedules that wait for their next moments to be computed. Inlined.
+create or replace function divvy.unplanned() returns setof divvy.schedule
+language sql stable as $$
+    select * from divvy.schedule s
+    where s.status = 'active' and s.cron is not null and s.next_fire_at is null and s.planned_through is distinct from 'infinity'
+$$;
+
+-- Those, and those that ended before all that were due had been.
 -- planned_from is the last decided one; is_first: the rule has not been planned yet, so without a moment it never fires.
 create or replace function divvy.schedules_to_plan(max int default 500, name text default null)
 returns table (schedule_id bigint, name text, cron text, timezone text, dst_gap text, dst_fold text, planned_from timestamptz,
     starts_at timestamptz, ends_at timestamptz, server_now timestamptz, is_first boolean)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     (select s.id, s.name, s.cron, s.timezone, s.dst_gap, s.dst_fold, s.planned_from, s.starts_at, s.ends_at, divvy.clock(), s.planned_through is null
-    from divvy.schedule s
-    where schedules_to_plan.name is null and s.status = 'active' and s.cron is not null and s.next_fire_at is null
-        and s.planned_through is distinct from 'infinity'
+    from divvy.unplanned() s
+    where schedules_to_plan.name is null
     order by s.id limit schedules_to_plan.max)
     union all
     (select s.id, s.name, s.cron, s.timezone, s.dst_gap, s.dst_fold, s.planned_from, s.starts_at, s.name_until + interval '1 microsecond', divvy.clock(), false

@@ -71,8 +71,8 @@ begin
     return v_count + divvy.review_limits(max, v_now);
 end $$;
 
--- The declared types of which a scheduled task is due: a walk from type to type, not over the tasks of each.
-create or replace function divvy.types_to_start(p_now timestamptz) returns text[]
+-- When the first scheduled task of each type is due: a walk from type to type, not over the tasks of each.
+create or replace function divvy.first_scheduled() returns table (task_type text, run_at timestamptz)
 language sql stable as $$
     with recursive w as (
         (select k.task_type, k.run_at from divvy.task k where k.key < 0 and k.phase is null order by k.task_type, k.run_at limit 1)
@@ -80,8 +80,14 @@ language sql stable as $$
         select n.* from w, lateral (select k.task_type, k.run_at from divvy.task k
             where k.key < 0 and k.phase is null and k.task_type > w.task_type order by k.task_type, k.run_at limit 1) n
     )
+    select w.task_type, w.run_at from w
+$$;
+
+-- The declared types of which a scheduled task is due.
+create or replace function divvy.types_to_start(p_now timestamptz) returns text[]
+language sql stable as $$
     select coalesce(array_agg(w.task_type order by w.task_type), '{}')
-    from w join divvy.task_type t on t.name = w.task_type where w.run_at <= p_now
+    from divvy.first_scheduled() w join divvy.task_type t on t.name = w.task_type where w.run_at <= p_now
 $$;
 
 -- Takes back the splits of ended leases, each charged an attempt; ends tasks past their deadline, and cancelled ones

@@ -19,7 +19,7 @@ grant execute on function divvy.enqueue, divvy.enqueue_many, divvy.task_result t
 grant execute on function divvy.protocol, divvy.register_worker, divvy.claim, divvy.next_wait, divvy.heartbeat, divvy.complete, divvy.complete_many,
     divvy.complete_and_claim, divvy.exchange, divvy.fail, divvy.snooze, divvy.release, divvy.checkpoint, divvy.log, divvy.add_splits, divvy.reduce_inputs,
     divvy.tick, divvy.write_down_old, divvy.promote, divvy.reclaim, divvy.settle, divvy.prune, divvy.take_sample, divvy.look_for_alerts, divvy.advance_low_water, divvy.fire_due, divvy.schedules_to_plan,
-    divvy.plan_schedule, divvy.refuse_schedule, divvy.lead, divvy.lock_of, divvy.task_result to divvy_worker;
+    divvy.plan_schedule, divvy.refuse_schedule, divvy.lead, divvy.rests, divvy.lock_of, divvy.task_result to divvy_worker;
 
 grant select on divvy.task, divvy.share, divvy.unit, divvy.schedule, divvy.schedule_fire, divvy.task_type, divvy.worker, divvy.event, divvy.lease,
     divvy.leader, divvy.calendar, divvy.calendar_date, divvy.split_log, divvy.stretch, divvy.given, divvy.ended, divvy.dropped, divvy.leased_split, divvy.held_split, divvy.rowless_split,

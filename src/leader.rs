@@ -1,4 +1,5 @@
-//! The leader: the process that holds the advisory lock and runs the duties often.
+//! The leader: the process that holds the advisory lock and sees to the duties: often while there is work, and else when
+//! they are due.
 //!
 //! The lock is for economy, not for correctness: every duty is one pass that any number of callers may run
 //! at once, so two processes that both believe they lead do no harm. Still, a leader whose connection is
@@ -6,6 +7,7 @@
 
 mod duty;
 mod fire;
+mod rest;
 mod term;
 
 pub use duty::{BATCH, Duty, Report};
@@ -14,6 +16,7 @@ pub use fire::{fire, plan_named};
 use crate::jitter::about;
 use crate::store::{Store, lead};
 use crate::{Error, ErrorKind, Result};
+use rest::Rests;
 use sqlx::postgres::PgConnectOptions;
 use std::time::Duration;
 use term::Term;
@@ -133,9 +136,10 @@ impl Leader {
         self.standing.send_replace(Standing::Leading { term: number });
         let store = Store::new(lead::duty_pool(&self.direct, duty::PASS_MAX));
         let over = CancellationToken::new();
-        let mut duties = duty::start_all(&store, &over);
+        let rests = Rests::new();
+        let mut duties = duty::start_all(&store, &rests, &over);
         let ended = tokio::select! {
-            ended = term.hold(shutdown) => ended,
+            ended = term.hold(&rests, shutdown) => ended,
             Some(Err(panic)) = duties.join_next() => {
                 Err(Error::new(ErrorKind::Database, format!("a duty broke: {panic}")).caused_by(panic))
             }

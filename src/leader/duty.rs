@@ -1,12 +1,15 @@
 //! The duties: what each does in one pass, and how often.
 
 use super::fire;
+use super::rest::{Rest, Rests};
 use crate::Result;
+use crate::jitter::about;
 use crate::store::{Store, duty};
 use sqlx::PgConnection;
 use std::fmt;
 use std::time::Duration;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Most rows of one pass: short transactions, and others get their turn.
@@ -89,7 +92,7 @@ impl Duty {
         }
     }
 
-    /// The pause after a pass that did something, and the longest one while there is nothing to do.
+    /// The pause after a pass that did something, and the longest one while there may be something to do.
     fn pauses(self) -> (Duration, Duration) {
         let ms = Duration::from_millis;
         match self {
@@ -103,7 +106,7 @@ impl Duty {
     }
 
     /// Passes until `over`. A failure is logged and tried again later; the other duties don't notice.
-    async fn repeat(self, store: Store, over: CancellationToken) {
+    async fn repeat(self, store: Store, mut rest: Rest, over: CancellationToken) {
         let (busy, idle) = self.pauses();
         let mut pause = busy;
         loop {
@@ -112,16 +115,21 @@ impl Duty {
                 () = over.cancelled() => return,
                 pass = self.run_once(&store) => pass,
             };
+            let done = pass.as_ref().map_or(0, |report| report.done);
             pause = match pass {
-                Ok(report) if report.done >= self.batch() => Duration::ZERO,
-                Ok(report) if report.done > 0 => busy,
+                Ok(_) if done >= self.batch() => Duration::ZERO,
+                Ok(_) if done > 0 => busy,
                 Ok(_) => (pause * 2).clamp(busy, idle),
                 Err(error) => {
                     tracing::warn!(duty = %self, %error, "duty {self} failed: {error}");
                     (pause * 2).clamp(idle, FAILED_MAX.max(idle))
                 }
             };
-            super::rest(pause, &over).await;
+            if done > 0 {
+                super::rest(pause, &over).await;
+            } else {
+                rest.is_over(Instant::now() + about(pause), &over).await;
+            }
         }
     }
 }
@@ -142,6 +150,6 @@ impl fmt::Display for Duty {
 }
 
 /// Starts a loop for each duty.
-pub(super) fn start_all(store: &Store, over: &CancellationToken) -> JoinSet<()> {
-    Duty::ALL.into_iter().map(|duty| duty.repeat(store.clone(), over.clone())).collect()
+pub(super) fn start_all(store: &Store, rests: &Rests, over: &CancellationToken) -> JoinSet<()> {
+    Duty::ALL.into_iter().map(|duty| duty.repeat(store.clone(), rests.of(duty), over.clone())).collect()
 }

@@ -1,5 +1,6 @@
 //! Holding the lock, and knowing for how long one may believe it.
 
+use super::rest::Rests;
 use crate::store::lead;
 use crate::{Error, ErrorKind, Result};
 use sqlx::PgConnection;
@@ -7,10 +8,10 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-/// The pause between two pings.
-const PING_EVERY: Duration = Duration::from_secs(1);
+/// The pause between two looks: what is written without telling anybody is seen that late.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How long an answered ping is trusted, counted from when it was sent: a second less than the silence after
+/// How long an answered look is trusted, counted from when it was sent: a second less than the silence after
 /// which the server gives the lock to others.
 pub(super) const TRUST: Duration = lead::SILENCE_MAX.saturating_sub(Duration::from_secs(1));
 
@@ -25,20 +26,16 @@ pub(super) struct Term {
 }
 
 impl Term {
-    /// Pings until `over`, then gives the lock back.
+    /// Looks for how long the duties may rest until `over`, then gives the lock back.
     ///
     /// # Errors
     /// As soon as the lock may be lost: the connection failed, or has been silent for [`TRUST`].
-    pub(super) async fn hold(mut self, over: &CancellationToken) -> Result<()> {
+    pub(super) async fn hold(mut self, rests: &Rests, over: &CancellationToken) -> Result<()> {
         let mut trusted_until = self.asked + TRUST;
         loop {
-            tokio::select! {
-                () = over.cancelled() => break,
-                () = tokio::time::sleep(PING_EVERY) => (),
-            }
             let sent = Instant::now();
-            match timeout_at(trusted_until, lead::ping(&mut self.connection)).await {
-                Ok(answer) => answer?,
+            match timeout_at(trusted_until, lead::look(&mut self.connection)).await {
+                Ok(answer) => rests.told(sent, &answer?),
                 Err(_) => {
                     return Err(Error::new(
                         ErrorKind::Database,
@@ -47,6 +44,10 @@ impl Term {
                 }
             }
             trusted_until = sent + TRUST;
+            tokio::select! {
+                () = over.cancelled() => break,
+                () = tokio::time::sleep(LOOK_EVERY) => (),
+            }
         }
         lead::resign(self.connection).await;
         Ok(())

@@ -72,6 +72,14 @@ pub async fn fire_due(executor: impl PgExecutor<'_>, max: i32) -> Result<i32> {
     Ok(sqlx::query_scalar("select divvy.fire_due($1)").bind(max).fetch_one(executor).await?)
 }
 
+/// `divvy.rests`: for how many seconds each duty has nothing to do, as far as anybody can tell now.
+///
+/// # Errors
+/// When the database refuses or is lost.
+pub async fn rests(executor: impl PgExecutor<'_>) -> Result<Vec<(String, f64)>> {
+    Ok(sqlx::query_as("select duty, rest from divvy.rests()").fetch_all(executor).await?)
+}
+
 /// `divvy.tick`: every duty once, each with what it did. Cron schedules need a plan first: `leader::fire`.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! The leader's own connection: the advisory lock, the term, and whether a pooler stands between.
 
-use crate::store::connect;
+use crate::store::{connect, duty};
 use crate::{Error, ErrorKind, Result};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool};
@@ -53,13 +53,20 @@ pub async fn try_lock(connection: &mut PgConnection) -> Result<bool> {
     Ok(taken.bind(KEY).bind(format!("{}ms", SILENCE_MAX.as_millis())).fetch_one(connection).await?)
 }
 
-/// Tells the server that this session lives, and learns whether it does.
+/// Tells the server that this session lives, and learns whether it does; and for how many seconds each duty may rest. None
+/// does while the server can't say, as when somebody has a table locked.
 ///
 /// # Errors
 /// When the connection is lost, and the lock with it.
-pub async fn ping(connection: &mut PgConnection) -> Result<()> {
-    sqlx::query("select 1").execute(connection).await?;
-    Ok(())
+pub async fn look(connection: &mut PgConnection) -> Result<Vec<(String, f64)>> {
+    match duty::rests(&mut *connection).await {
+        Ok(rests) => Ok(rests),
+        Err(error) => {
+            tracing::debug!(%error, "how long the duties may rest is not known: {error}");
+            sqlx::query("select 1").execute(connection).await?;
+            Ok(Vec::new())
+        }
+    }
 }
 
 /// Gives the lock back by ending its session.

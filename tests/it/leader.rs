@@ -1,6 +1,7 @@
 //! Who leads, what becomes of it when the connection or the process goes, and that two do no harm.
 
 mod pooler;
+mod resting;
 
 use crate::support::db::TestDb;
 use crate::support::program::divvy_on;

@@ -33,6 +33,7 @@ mod oracle;
 mod protocol;
 mod races;
 mod reduce;
+mod rest;
 mod retention;
 mod rights;
 mod schedules_sql;

@@ -75,3 +75,39 @@ async fn a_tick_that_was_cut_goes_on_at_once_and_from_where_it_was() {
     assert!(until_ticked(&mut hand).await.abs() < 1e-6, "now it waits for a worker");
     assert_eq!(hand.status(due).await, "running");
 }
+
+#[tokio::test]
+async fn a_worker_sleeps_until_a_scheduled_task_is_due_and_starts_it_then() {
+    let db = TestDb::new().await;
+    let clock = Clock::stop(&db).await;
+    let mut hand = Hand::new(&db).await;
+    hand.declare("x", "{}").await;
+    until_ticked(&mut hand).await;
+    let due = hand.insert("(task_type, run_at) values ('x', divvy.clock() + interval '0.4 s')").await;
+    assert!((hand.get::<f64>(WAIT).await - 0.4).abs() < 1e-6);
+    clock.advance(Duration::from_millis(400)).await;
+    assert!(until_ticked(&mut hand).await.abs() < 1e-6, "a tick before the second is over");
+    assert_eq!(hand.status(due).await, "running");
+}
+
+#[tokio::test]
+async fn what_is_due_and_locked_keeps_no_worker_looking() {
+    let db = TestDb::new().await;
+    let clock = Clock::stop(&db).await;
+    let (mut hand, mut other) = (Hand::new(&db).await, Hand::new(&db).await);
+    hand.declare("x", "{}").await;
+    until_ticked(&mut hand).await;
+    let due = hand.insert("(task_type, run_at) values ('x', divvy.clock() + interval '0.4 s')").await;
+    other.run(&format!("begin; select from divvy.task where id = {due} for update")).await;
+    clock.advance(Duration::from_millis(400)).await;
+    // It ticked for it, in vain.
+    for passed in [0, 300] {
+        clock.advance(Duration::from_millis(passed)).await;
+        let rest = 1.0 - Duration::from_millis(passed).as_secs_f64();
+        assert!((until_ticked(&mut hand).await - rest).abs() < 1e-6, "until the next tick");
+    }
+    other.run("commit").await;
+    clock.advance(Duration::from_millis(700)).await;
+    assert!(until_ticked(&mut hand).await.abs() < 1e-6);
+    assert_eq!(hand.status(due).await, "running");
+}

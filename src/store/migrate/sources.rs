@@ -84,6 +84,7 @@ pub const RULES: &[Source] = sources![
     "sql/81_mark.sql",
     "sql/82_prune.sql",
     "sql/83_sample.sql",
+    "sql/84_rest.sql",
     "sql/85_token.sql",
     "sql/86_answer.sql",
     "sql/88_count.sql",

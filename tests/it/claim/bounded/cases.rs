@@ -198,6 +198,13 @@ pub const ONCE: &[Case] = &[
         "select divvy.fire_due(50)",
     ),
     (
+        // Where nothing is under way: else it looks no further.
+        "rests",
+        "select pg_temp.put('group'), pg_temp.schedules(); delete from divvy.lease;
+         update divvy.low_water set verified_key = (select last_value from divvy.key)",
+        "select count(*) filter (where rest > 0) from divvy.rests()",
+    ),
+    (
         "take_sample",
         "select pg_temp.put('group'), pg_temp.take('group', 20); update divvy.once_a_minute set next_at = divvy.clock() - interval '1 s'",
         "select divvy.take_sample()",
