@@ -168,18 +168,23 @@ begin
 end $$;
 
 -- How long a worker of these types may sleep before it looks again; it then counts as idle, so producers wake it.
--- Also runs a small tick, at most once a second per database: what waits for a moment needs nobody else.
+-- Also runs a small tick, at most once a second per database, and starts what of these types has come due since: what waits for a
+-- moment needs nobody else.
 create or replace function divvy.next_wait(task_types text[]) returns interval
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off as $$
 declare
-    v_now timestamptz := divvy.clock();
-    t divvy.task_type;
-    v_free_at timestamptz;
+    v_now constant timestamptz := divvy.clock();
     v_longest constant interval := '1.8 s';   -- so the small tick keeps its rhythm when nobody leads
-    v_ticked constant boolean := divvy.small_tick(v_now);
-    v_due timestamptz;
+    v_due timestamptz := divvy.due_of(next_wait.task_types, v_now);
+    v_ticked constant boolean := divvy.small_tick(v_now, v_due <= v_now);
+    v_free_at timestamptz;
+    t divvy.task_type;
 begin
+    if v_due <= v_now then
+        -- What is still due is just being started, or locked: another try is soon.
+        v_due := greatest(divvy.due_of(next_wait.task_types, v_now), v_now + interval '0.1 s');
+    end if;
     for t in select * from divvy.task_type x
         where x.name = any (next_wait.task_types) and coalesce(x.paused_until <= v_now, true)
             and (divvy.has_ready(x.name) or (x.limited and exists (select from divvy.freed f where f.task_type = x.name and f.ended)))
@@ -194,14 +199,24 @@ begin
     insert into divvy.type_wake as w (task_type, idle_until)
     select distinct n, v_now + divvy.idle_span() from unnest(next_wait.task_types) n order by n
     on conflict (task_type) do update set idle_until = excluded.idle_until where w.idle_until < excluded.idle_until - interval '0.25 s';
-    v_due := least(v_due, divvy.next_due(), divvy.next_fire());
-    if not v_ticked then
-        v_due := v_now;
-    elsif v_due <= v_now then
-        -- Somebody is at it, or has it locked.
-        v_due := greatest(v_now + interval '0.1 s', divvy.tick_after((select p.small_tick_at from divvy.pulse p), v_due));
-    end if;
-    return greatest(interval '10 ms', least(v_longest, v_due - v_now));
+    return greatest(interval '10 ms', case when v_ticked then least(v_longest, v_due - v_now) end);
+end $$;
+
+-- The next moment that something of these types waits for: a scheduled task, a schedule, and a delayed split, of the next few there
+-- are. What has been due for longer than two seconds is left to ticks: so it hides nothing, and nobody hurries for what stays.
+create or replace function divvy.due_of(p_types text[], p_now timestamptz) returns timestamptz
+language plpgsql stable as $$
+declare
+    v_from constant timestamptz := p_now - interval '2 s';
+begin
+    return least(
+        (select min(r.run_at) from unnest(p_types) n, lateral (select k.run_at from divvy.task k
+            where k.task_type = n and k.key < 0 and k.phase is null and k.run_at > v_from order by k.run_at limit 1) r),
+        (select min(x.next_fire_at) from (select s.next_fire_at, s.task_type from divvy.schedule s
+            where s.status = 'active' and s.next_fire_at > v_from order by s.next_fire_at limit 16) x where x.task_type = any (p_types)),
+        (select min(x.due_at) from (select u.due_at, u.task_type from divvy.unit u
+            where u.due_at > v_from and u.due_at < 'infinity' and u.key < 0 and u.phase is not null order by u.due_at limit 16) x
+        where x.task_type = any (p_types)));
 end $$;
 
 -- How long a worker counts as idle after it has said so: until after its next look, also where it was not written down that it said so again.
@@ -216,22 +231,27 @@ begin
 end $$;
 
 -- What is due of a tick, for about 20 ms of real time, so that no statement of a worker's is long: the next call of anybody goes on.
--- Returns whether it is done.
-create or replace function divvy.small_tick(p_now timestamptz) returns boolean
+-- Between two ticks p_due says that something has come due. Returns whether it is done.
+create or replace function divvy.small_tick(p_now timestamptz, p_due boolean) returns boolean
 language plpgsql as $$
 declare
     v_until constant double precision := extract(epoch from clock_timestamp()) + 0.02;
     v_last timestamptz;
+    v_ticks boolean;
     v_next int;
     d record;
 begin
     -- A look without a lock first: this is asked far more often than there is a tick to do.
     select p.small_tick_at into v_last from divvy.pulse p;
-    if v_last <= p_now and (divvy.tick_after(v_last, p_now) > p_now or divvy.tick_after(v_last, least(divvy.next_due(), divvy.next_fire())) > p_now) then
+    v_ticks := v_last is null or v_last <= p_now - interval '1 s' or v_last > p_now;
+    if not v_ticks and p_due is not true then
         return true;
     end if;
     select p.small_tick_next into v_next from divvy.pulse p where p.small_tick_at is not distinct from v_last for update skip locked;
     if not found then
+        return true;
+    elsif not v_ticks then
+        perform divvy.fire_due(50), divvy.promote(50);
         return true;
     end if;
     for d in select * from divvy.urgent_duties(50, v_next, v_until) loop
@@ -247,10 +267,4 @@ language sql immutable parallel safe as $$
     select case p_name when 'leader' then 490531200001 when 'low water' then 490531200003 when 'prune' then 490531200005
         when 'limit' then 490531207       -- of a pair, with a type's no: whoever claims of a type with limits
         when 'rowless' then 490531208 end   -- of a pair, with part of a token: whoever ends splits that have no row
-$$;
-
--- When the tick after that of p_last is: a second later, or sooner for what is due since then.
-create or replace function divvy.tick_after(p_last timestamptz, p_due timestamptz) returns timestamptz
-language sql immutable parallel safe as $$
-    select least(p_last + interval '1 s', case when p_due > p_last then greatest(p_due, p_last + interval '0.1 s') end)
 $$;

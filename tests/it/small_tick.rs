@@ -63,8 +63,10 @@ async fn a_tick_that_was_cut_goes_on_at_once_and_from_where_it_was() {
     let clock = Clock::stop(&db).await;
     let mut hand = Hand::new(&db).await;
     hand.declare("x", "{}").await;
+    // What is of another type than those it waits for has only ticks.
+    hand.declare("y", "{}").await;
     until_ticked(&mut hand).await;
-    let due = hand.insert("(task_type, run_at) values ('x', divvy.clock() + interval '2 s')").await;
+    let due = hand.insert("(task_type, run_at) values ('y', divvy.clock() + interval '2 s')").await;
     clock.advance(Duration::from_secs(2)).await;
     hand.run("update divvy.pulse set small_tick_next = 3").await;
     until_ticked(&mut hand).await;
@@ -72,7 +74,7 @@ async fn a_tick_that_was_cut_goes_on_at_once_and_from_where_it_was() {
     until_ticked(&mut hand).await;
     assert_eq!(hand.status(due).await, "scheduled", "a tick a second");
     clock.advance(Duration::from_secs(1)).await;
-    assert!(until_ticked(&mut hand).await.abs() < 1e-6, "now it waits for a worker");
+    until_ticked(&mut hand).await;
     assert_eq!(hand.status(due).await, "running");
 }
 
@@ -86,7 +88,7 @@ async fn a_worker_sleeps_until_a_scheduled_task_is_due_and_starts_it_then() {
     let due = hand.insert("(task_type, run_at) values ('x', divvy.clock() + interval '0.4 s')").await;
     assert!((hand.get::<f64>(WAIT).await - 0.4).abs() < 1e-6);
     clock.advance(Duration::from_millis(400)).await;
-    assert!(until_ticked(&mut hand).await.abs() < 1e-6, "a tick before the second is over");
+    assert!(until_ticked(&mut hand).await.abs() < 1e-6, "before there is another tick");
     assert_eq!(hand.status(due).await, "running");
 }
 
@@ -100,14 +102,32 @@ async fn what_is_due_and_locked_keeps_no_worker_looking() {
     let due = hand.insert("(task_type, run_at) values ('x', divvy.clock() + interval '0.4 s')").await;
     other.run(&format!("begin; select from divvy.task where id = {due} for update")).await;
     clock.advance(Duration::from_millis(400)).await;
-    // It ticked for it, in vain.
-    for passed in [0, 300] {
+    for passed in [0, 100, 700] {
         clock.advance(Duration::from_millis(passed)).await;
-        let rest = 1.0 - Duration::from_millis(passed).as_secs_f64();
-        assert!((until_ticked(&mut hand).await - rest).abs() < 1e-6, "until the next tick");
+        assert!((until_ticked(&mut hand).await - 0.1).abs() < 1e-6, "tried in vain, and soon again");
     }
+    clock.advance(Duration::from_secs(2)).await;
+    assert!((until_ticked(&mut hand).await - 1.8).abs() < 1e-6, "in vain for long: with a tick");
     other.run("commit").await;
-    clock.advance(Duration::from_millis(700)).await;
+    clock.advance(Duration::from_secs(1)).await;
     assert!(until_ticked(&mut hand).await.abs() < 1e-6);
     assert_eq!(hand.status(due).await, "running");
+}
+
+#[tokio::test]
+async fn a_worker_does_not_wake_for_what_others_wait_for() {
+    let db = TestDb::new().await;
+    let _clock = Clock::stop(&db).await;
+    let mut hand = Hand::new(&db).await;
+    hand.declare("x", "{}").await;
+    hand.declare("y", "{}").await;
+    until_ticked(&mut hand).await;
+    hand.run(
+        "insert into divvy.task (task_type, run_at) values ('y', divvy.clock() + interval '0.4 s');
+         insert into divvy.schedule (name, task_type, every) values ('y', 'y', '1 s')",
+    )
+    .await;
+    assert!((hand.get::<f64>(WAIT).await - 1.8).abs() < 1e-6);
+    hand.run("insert into divvy.schedule (name, task_type, every) values ('x', 'x', '1 s')").await;
+    assert!((hand.get::<f64>(WAIT).await - 1.0).abs() < 1e-6);
 }
