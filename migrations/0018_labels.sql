@@ -4,4 +4,3 @@ create or replace view divvy.full_type as select t.name from divvy.task_type t w
 drop view if exists divvy.type_room;
 drop function if exists divvy.comes_behind_a_large_task(text, int);
 drop function if exists divvy.labels_of(text, int, bigint[]);
-drop function if exists divvy.small_tick(timestamptz);

@@ -176,36 +176,62 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set j
 declare
     v_now constant timestamptz := divvy.clock();
     v_longest constant interval := '1.8 s';   -- so the small tick keeps its rhythm when nobody leads
-    v_due timestamptz := divvy.due_of(next_wait.task_types, v_now);
-    v_ticked constant boolean := divvy.small_tick(v_now, v_due <= v_now);
-    v_free_at timestamptz;
-    t divvy.task_type;
+    v_ticked constant boolean := divvy.small_tick(v_now);
+    v_ready_at constant timestamptz := divvy.ready_at(next_wait.task_types, v_now);
+    v_due timestamptz;
 begin
-    if v_due <= v_now then
-        -- What is still due is just being started, or locked: another try is soon.
-        v_due := greatest(divvy.due_of(next_wait.task_types, v_now), v_now + interval '0.1 s');
+    if v_ready_at <= v_now then
+        return interval '0';
     end if;
-    for t in select * from divvy.task_type x
-        where x.name = any (next_wait.task_types) and coalesce(x.paused_until <= v_now, true)
-            and (divvy.has_ready(x.name) or (x.limited and exists (select from divvy.freed f where f.task_type = x.name and f.ended)))
-    loop
-        v_free_at := case when t.limited then divvy.free_at(t, v_now) else v_now end;
-        if v_free_at <= v_now then
-            return interval '0';
-        end if;
-        v_due := least(v_due, v_free_at);
-    end loop;
     -- It looks again before that and says so again: producers that wake pay, so not for long after it became busy.
     insert into divvy.type_wake as w (task_type, idle_until)
     select distinct n, v_now + divvy.idle_span() from unnest(next_wait.task_types) n order by n
     on conflict (task_type) do update set idle_until = excluded.idle_until where w.idle_until < excluded.idle_until - interval '0.25 s';
-    return greatest(interval '10 ms', case when v_ticked then least(v_longest, v_due - v_now) end);
+    if not v_ticked then
+        return interval '10 ms';
+    end if;
+    v_due := divvy.due_of(next_wait.task_types, v_now);
+    if v_due <= v_now then
+        perform divvy.start_due();
+        -- What is not ready then is just being started by somebody, or locked: another try is soon.
+        return case when divvy.ready_at(next_wait.task_types, v_now) <= v_now then interval '0' else interval '0.1 s' end;
+    end if;
+    return greatest(interval '10 ms', least(v_longest, v_due - v_now, v_ready_at - v_now));
+end $$;
+
+-- From when on there is something to claim of these types, as far as what is ready now tells: later than now where a limit says so.
+create or replace function divvy.ready_at(p_types text[], p_now timestamptz) returns timestamptz
+language plpgsql as $$
+declare
+    t divvy.task_type;
+    v_free_at timestamptz;
+    v_first timestamptz;
+begin
+    for t in select * from divvy.task_type x
+        where x.name = any (p_types) and coalesce(x.paused_until <= p_now, true)
+            and (divvy.has_ready(x.name) or (x.limited and exists (select from divvy.freed f where f.task_type = x.name and f.ended)))
+    loop
+        v_free_at := case when t.limited then divvy.free_at(t, p_now) else p_now end;
+        v_first := least(v_first, v_free_at);
+        exit when v_first <= p_now;
+    end loop;
+    return v_first;
+end $$;
+
+-- Starts what has come due since the last tick, unless somebody else is at it.
+create or replace function divvy.start_due() returns void
+language plpgsql as $$
+begin
+    perform from divvy.pulse for update skip locked;
+    if found then
+        perform divvy.fire_due(50), divvy.promote(50);
+    end if;
 end $$;
 
 -- The next moment that something of these types waits for: a scheduled task, a schedule, and a delayed split, of the next few there
 -- are. What has been due for longer than two seconds is left to ticks: so it hides nothing, and nobody hurries for what stays.
 create or replace function divvy.due_of(p_types text[], p_now timestamptz) returns timestamptz
-language plpgsql stable as $$
+language plpgsql stable set plan_cache_mode = force_generic_plan as $$
 declare
     v_from constant timestamptz := p_now - interval '2 s';
 begin
@@ -231,27 +257,21 @@ begin
 end $$;
 
 -- What is due of a tick, for about 20 ms of real time, so that no statement of a worker's is long: the next call of anybody goes on.
--- Between two ticks p_due says that something has come due. Returns whether it is done.
-create or replace function divvy.small_tick(p_now timestamptz, p_due boolean) returns boolean
+-- Returns whether it is done.
+create or replace function divvy.small_tick(p_now timestamptz) returns boolean
 language plpgsql as $$
 declare
     v_until constant double precision := extract(epoch from clock_timestamp()) + 0.02;
-    v_last timestamptz;
-    v_ticks boolean;
     v_next int;
     d record;
 begin
     -- A look without a lock first: this is asked far more often than there is a tick to do.
-    select p.small_tick_at into v_last from divvy.pulse p;
-    v_ticks := v_last is null or v_last <= p_now - interval '1 s' or v_last > p_now;
-    if not v_ticks and p_due is not true then
+    if not exists (select from divvy.pulse where small_tick_at is null or small_tick_at <= p_now - interval '1 s' or small_tick_at > p_now) then
         return true;
     end if;
-    select p.small_tick_next into v_next from divvy.pulse p where p.small_tick_at is not distinct from v_last for update skip locked;
+    select p.small_tick_next into v_next from divvy.pulse p where small_tick_at is null or small_tick_at <= p_now - interval '1 s' or small_tick_at > p_now
+    for update skip locked;
     if not found then
-        return true;
-    elsif not v_ticks then
-        perform divvy.fire_due(50), divvy.promote(50);
         return true;
     end if;
     for d in select * from divvy.urgent_duties(50, v_next, v_until) loop

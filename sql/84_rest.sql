@@ -6,7 +6,7 @@
 create or replace function divvy.rests()
 returns table (duty text, rest double precision)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off
-set jit = off set lock_timeout = '1 s' as $$
+set plan_cache_mode = force_generic_plan set jit = off set lock_timeout = '1 s' as $$
 declare
     v_longest constant interval := '30 s';
     v_now constant timestamptz := divvy.clock();
