@@ -100,7 +100,7 @@ impl Leader {
                 }
                 Err(error) => {
                     self.unfit(&error);
-                    rest(pause, &shutdown).await;
+                    wait(pause, &shutdown).await;
                     pause = (pause * 2).min(REFUSED_MAX);
                 }
             }
@@ -176,7 +176,7 @@ async fn answered<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 /// About `pause`, or until `stop`.
-async fn rest(pause: Duration, stop: &CancellationToken) {
+async fn wait(pause: Duration, stop: &CancellationToken) {
     tokio::select! {
         () = stop.cancelled() => (),
         () = tokio::time::sleep(about(pause)) => (),

@@ -126,7 +126,7 @@ impl Duty {
                 }
             };
             if done > 0 {
-                super::rest(pause, &over).await;
+                super::wait(pause, &over).await;
             } else {
                 rest.is_over(Instant::now() + about(pause), &over).await;
             }

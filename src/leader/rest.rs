@@ -15,12 +15,14 @@ impl Rests {
         Self(watch::Sender::new([Instant::now(); Duty::ALL.len()]))
     }
 
-    /// A look that began at `asked` said how many seconds the duties of these names rest.
-    pub(super) fn told(&self, asked: Instant, rests: &[(String, f64)]) {
+    /// A look said just now for how many seconds the duties of these names rest.
+    pub(super) fn told(&self, rests: &[(String, f64)]) {
+        // From the answer on, not from the question: who comes too early finds nothing, and pauses.
+        let now = Instant::now();
         self.0.send_replace(Duty::ALL.map(|duty| {
             let rest = rests.iter().find(|(name, _)| *name == duty.to_string());
             rest.and_then(|(_, seconds)| Duration::try_from_secs_f64(*seconds).ok())
-                .map_or(asked, |rest| asked + rest)
+                .map_or(now, |rest| now + rest)
         }));
     }
 

@@ -35,7 +35,7 @@ impl Term {
         loop {
             let sent = Instant::now();
             match timeout_at(trusted_until, lead::look(&mut self.connection)).await {
-                Ok(answer) => rests.told(sent, &answer?),
+                Ok(answer) => rests.told(&answer?),
                 Err(_) => {
                     return Err(Error::new(
                         ErrorKind::Database,
