@@ -55,9 +55,9 @@ begin
     return v_parts;
 end $$;
 
--- The tokens of the type's leases, ascending, and how many splits they name: at least as many as run. Under the type's lock a
--- new lease has a higher token than every one before. So a session remembers, for an epoch of the type, a token up to which it
--- knows which ones are left, and never walks again over those that are gone, however long a snapshot keeps them.
+-- The tokens of the type's leases, ascending, and for max_running how many splits they name: at least as many as run. Under the
+-- type's lock a new lease has a higher token than every one before. So a session remembers, for an epoch of the type, a token up to
+-- which it knows which ones are left, and never walks again over those that are gone, however long a snapshot keeps them.
 create or replace function divvy.live_leases(t divvy.task_type, out tokens bigint[], out splits bigint)
 language plpgsql as $$
 declare
@@ -69,10 +69,12 @@ declare
     v_left bigint[] := case when v_same then v_memory[3]::bigint[] else '{}' end;
     v_last bigint := (select s.last_value - (not s.is_called)::int from divvy.token s);
 begin
-    select coalesce(array_agg(distinct x.token order by x.token), '{}'), coalesce(sum(x.n), 0) into tokens, splits
-    from (select l.token, cardinality(l.split_ids) as n from divvy.lease l where l.token = any (v_left) and l.task_type = t.name
+    -- Long lists of ids lie apart from their rows, and are only read where they are counted.
+    select coalesce(array_agg(distinct x.token order by x.token), '{}'),
+        coalesce(sum(cardinality(x.split_ids)) filter (where t.max_running is not null), 0) into tokens, splits
+    from (select l.token, l.split_ids from divvy.lease l where l.token = any (v_left) and l.task_type = t.name
         union all
-        select l.token, cardinality(l.split_ids) from divvy.lease l where l.task_type = t.name and l.limited and l.token > v_through) x;
+        select l.token, l.split_ids from divvy.lease l where l.task_type = t.name and l.limited and l.token > v_through) x;
     if cardinality(tokens) > v_known then
         v_last := tokens[v_known + 1] - 1;
     end if;
