@@ -66,7 +66,8 @@ async fn an_idle_worker_asks_less_than_once_a_second() {
     pass(WATCHED).await;
     running.stop().await;
     let (times, seen) = asked(&db).await;
-    assert!(times < WATCHED.as_secs() as i64, "{times} calls in {WATCHED:?}: {seen:?}");
+    // A look each 1.8 s, of which each is a tick: a second of its own would be as many again.
+    assert!(times <= WATCHED.as_secs() as i64 / 2, "{times} calls in {WATCHED:?}: {seen:?}");
 }
 
 #[tokio::test]
